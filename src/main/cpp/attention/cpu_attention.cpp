@@ -1,0 +1,565 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention on the CPU: one task is one head of one sequence (or a range of its queries), computed by tiles of scores that stay in
+// cache. Products run on f32 (f64) copies of the operand blocks, whatever the stored type.
+#include "attention/kernels.h"
+#include "runtime/gemm.h"
+
+namespace molfuse {
+namespace MOLFUSE_ISA {
+namespace {
+
+template <class A>
+constexpr A infinity = static_cast<A>(__builtin_inff());
+
+/// Adds the rows of a sequence to the call's pointers: where its rows begin, how many there are, and what they may see.
+struct Sequence {
+  int64_t queries, keys;           // N, M
+  int64_t query_row, key_row;      // first row in the packed form
+  int64_t key_limit;               // min(M, key_lengths[b])
+};
+
+Sequence sequence_of(const AttentionProblem& p, int64_t b) {
+  Sequence s{p.queries, p.keys, 0, 0, p.keys};
+  if (p.cu_q != nullptr) {
+    s.query_row = p.cu_q[b];
+    s.queries = p.cu_q[b + 1] - s.query_row;
+    s.key_row = p.cu_k[b];
+    s.key_limit = s.keys = p.cu_k[b + 1] - s.key_row;
+  } else if (p.key_lengths.data != nullptr) {
+    const int64_t at = b * p.key_lengths.stride[0];
+    s.key_limit = p.key_lengths.dtype == MOLFUSE_I32 ? static_cast<const int32_t*>(p.key_lengths.data)[at]
+                                                     : static_cast<const int64_t*>(p.key_lengths.data)[at];
+  }
+  return s;
+}
+
+/// Keys visible to query i: 0 .. result-1.
+MOLFUSE_INLINE int64_t visible_keys(const AttentionProblem& p, const Sequence& s, int64_t i) {
+  int64_t limit = s.key_limit;
+  if (p.causal) {
+    const int64_t causal = i + s.keys - s.queries + 1;
+    limit = causal < limit ? causal : limit;
+  }
+  return limit < 0 ? 0 : limit;
+}
+
+template <class T>
+MOLFUSE_INLINE T* row_of(const AttentionOperand& operand, int64_t b, int64_t h, int64_t row) {
+  return static_cast<T*>(operand.data) + b * operand.batch + h * operand.head + row * operand.row;
+}
+
+template <class T>
+MOLFUSE_INLINE void convert_row(const void* source, int32_t dtype, int64_t at, int64_t stride, int64_t count, accumulate_t<T>* to) {
+  using A = accumulate_t<T>;
+  const bool wide = dtype == (sizeof(A) == 8 ? MOLFUSE_F64 : MOLFUSE_F32);
+  for (int64_t n = 0; n < count; ++n) {
+    to[n] = wide ? static_cast<const A*>(source)[at + n * stride] : static_cast<A>(to_float(static_cast<const T*>(source)[at + n * stride]));
+  }
+}
+
+/// bias[b,h,i,j0..j0+count): in place if it can be read as it lies, else converted into buffer. NULL without a bias.
+template <class T>
+MOLFUSE_INLINE const accumulate_t<T>* bias_row(const AttentionProblem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t count,
+                                               accumulate_t<T>* buffer) {
+  using A = accumulate_t<T>;
+  if (p.bias == nullptr) return nullptr;
+  const int64_t at = b * p.bias_batch + h * p.bias_head + i * p.bias_row + j0 * p.bias_column;
+  const bool wide = p.bias_dtype == (sizeof(A) == 8 ? MOLFUSE_F64 : MOLFUSE_F32);
+  if (wide && p.bias_column == 1) return static_cast<const A*>(p.bias) + at;
+  if (!wide && p.bias_column == 1) {
+    const T* from = static_cast<const T*>(p.bias) + at;
+    int64_t n = 0;
+    for (; n + width<A> <= count; n += width<A>) store(buffer + n, load(from + n));
+    if (n < count) store(buffer + n, load_partial(from + n, count - n));
+  } else {
+    convert_row<T>(p.bias, p.bias_dtype, at, p.bias_column, count, buffer);
+  }
+  return buffer;
+}
+
+/// Spreads relative_bias[h] over all distances j - i of the sequence, so that a row of biases is a contiguous slice:
+/// spread[j - i + N - 1] with j in 0..M-1, i in 0..N-1.
+template <class T>
+void spread_relative(const AttentionProblem& p, const Sequence& s, int64_t h, accumulate_t<T>* spread) {
+  const int64_t shift = s.keys - s.queries;
+  for (int64_t t = 0; t < s.queries + s.keys - 1; ++t) {
+    int64_t distance = t - (s.queries - 1) - shift;
+    distance = distance < -p.radius ? -p.radius : (distance > p.radius ? p.radius : distance);
+    convert_row<T>(p.relative, p.relative_dtype, h * p.relative_head + (distance + p.radius) * p.relative_column, 0, 1, spread + t);
+  }
+}
+
+template <class A>
+MOLFUSE_INLINE ivec<A> lanes_below(int64_t count) {
+  ivec<A> lane;
+  for (int n = 0; n < width<A>; ++n) lane[n] = n;
+  return lane < static_cast<typename VecTypes<A>::Int>(count);
+}
+
+/// keep[j - j0] = 1 / (1 - dropout_p) or 0 for the columns j0 .. j0+count-1 (rounded up) of row i; j0 is a multiple of 4.
+template <class A>
+void dropout_row(const AttentionProblem& p, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t count, A* keep) {
+  const A kept = static_cast<A>(1.0 / (1.0 - p.dropout_p));
+  uvec<float> lane;
+  for (int n = 0; n < width<float>; ++n) lane[n] = static_cast<uint32_t>(n);
+  const uvec<float> c1 = uvec<float>{} + static_cast<uint32_t>(i);
+  const uvec<float> c2 = uvec<float>{} + static_cast<uint32_t>(b * p.heads + h);
+  const uvec<float> c3 = uvec<float>{} + p.offset_low;
+  for (int64_t j = 0; j < count; j += 4 * width<float>) {
+    const PhiloxVectors words = philox(lane + static_cast<uint32_t>((j0 + j) / 4), c1, c2, c3, static_cast<uint32_t>(p.philox_key),
+                                       static_cast<uint32_t>(p.philox_key >> 32));
+    for (int n = 0; n < width<float>; ++n) {
+      for (int r = 0; r < 4; ++r) keep[j + 4 * n + r] = words.w[r][n] >= p.threshold ? kept : A{0};
+    }
+  }
+}
+
+/// s += bias + relative over the count visible columns; returns the largest.
+template <class A>
+MOLFUSE_INLINE A bias_and_maximum(A* s, int64_t count, const A* bias, const A* relative) {
+  vec<A> largest = splat<A>(-infinity<A>);
+  int64_t j = 0;
+  for (; j + width<A> <= count; j += width<A>) {
+    vec<A> v = load(s + j);
+    if (bias != nullptr) v += load(bias + j);
+    if (relative != nullptr) v += load(relative + j);
+    if (bias != nullptr || relative != nullptr) store(s + j, v);
+    largest = max<A>(largest, v);
+  }
+  if (j < count) {
+    vec<A> v = load(s + j);  // the tile's rows are padded, a caller's need not be
+    if (bias != nullptr) v += load_partial(bias + j, count - j);
+    if (relative != nullptr) v += load_partial(relative + j, count - j);
+    store(s + j, v);
+    largest = max<A>(largest, lanes_below<A>(count - j) ? v : splat<A>(-infinity<A>));
+  }
+  return reduce_max<A>(largest);
+}
+
+/// s = exp(s - shift) over count columns and 0 up to padded (both at most the tile's); returns the sum.
+template <class A>
+MOLFUSE_INLINE A exponentials(A* s, int64_t count, int64_t padded, A shift) {
+  vec<A> total{};
+  int64_t j = 0;
+  for (; j + width<A> <= count; j += width<A>) {
+    const vec<A> e = exp(load(s + j) - shift);
+    total += e;
+    store(s + j, e);
+  }
+  if (j < count) {
+    const vec<A> e = lanes_below<A>(count - j) ? exp(load(s + j) - shift) : vec<A>{};
+    total += e;
+    store(s + j, e);
+    j += width<A>;
+  }
+  for (; j < padded; j += width<A>) store(s + j, vec<A>{});
+  return reduce_add<A>(total);
+}
+
+template <class A>
+MOLFUSE_INLINE void scale_row(A* row, int64_t count, A factor) {
+  for (int64_t d = 0; d < count; d += width<A>) store(row + d, load(row + d) * factor);
+}
+
+template <class A>
+MOLFUSE_INLINE void multiply_row(A* row, const A* factor, int64_t count) {
+  for (int64_t j = 0; j < count; j += width<A>) store(row + j, load(row + j) * load(factor + j));
+}
+
+template <class T>
+void forward(const AttentionProblem& p, const AttentionTask& task, void* scratch) {
+  using A = accumulate_t<T>;
+  const Sequence s = sequence_of(p, task.batch);
+  const int64_t begin = task.query_begin, end = task.query_end < s.queries ? task.query_end : s.queries;
+  if (begin >= end) return;
+  const int64_t rows = end - begin;
+  const AttentionLayout layout = attention_layout(p, p.queries < kQueryRange ? p.queries : kQueryRange, false);
+  A* const memory = static_cast<A*>(scratch);
+  A* const query = memory + layout.query;
+  A* const key = memory + layout.key_transposed;
+  A* const value = memory + layout.value;
+  A* const scores = memory + layout.scores;
+  A* const out = memory + layout.out;
+  A* const maximum = memory + layout.maximum;
+  A* const sum = memory + layout.sum;
+  const int64_t d = round_up(p.dim, width<A>);
+  const int64_t b = task.batch, h = task.head;
+
+  pack_rows<T>(row_of<const T>(p.query, b, h, s.query_row + begin), p.query.row, rows, p.dim, static_cast<A>(p.scale), query,
+               layout.query_ld, d);
+  if (p.relative != nullptr) spread_relative<T>(p, s, h, memory + layout.relative);
+  for (int64_t i = 0; i < rows; ++i) {
+    maximum[i] = -infinity<A>;
+    sum[i] = 0;
+  }
+  const int64_t seen = visible_keys(p, s, end - 1);  // by the last row, which sees most
+  if (seen == 0) {
+    for (int64_t n = 0; n < rows * layout.query_ld; ++n) out[n] = 0;
+  }
+  for (int64_t j0 = 0; j0 < seen; j0 += kKeyBlock) {
+    const int64_t keys = seen - j0 < kKeyBlock ? seen - j0 : kKeyBlock;
+    pack_transposed<T>(row_of<const T>(p.key, b, h, s.key_row + j0), p.key.row, keys, p.dim, key, layout.key_ld);
+    pack_rows<T>(row_of<const T>(p.value, b, h, s.key_row + j0), p.value.row, keys, p.dim, A{1}, value, layout.query_ld, d);
+    for (int64_t i0 = 0; i0 < rows; i0 += kQueryBlock) {
+      const int64_t block = rows - i0 < kQueryBlock ? rows - i0 : kQueryBlock;
+      int64_t columns = visible_keys(p, s, begin + i0 + block - 1) - j0;
+      A* const block_out = out + i0 * layout.query_ld;
+      if (columns <= 0) {
+        // Rows that see nothing of the first key block see nothing of the later ones.
+        if (j0 == 0) {
+          for (int64_t n = 0; n < block * layout.query_ld; ++n) block_out[n] = 0;
+        }
+        continue;
+      }
+      columns = columns < keys ? columns : keys;
+      const int64_t padded = round_up(columns, width<A>);
+      gemm<A, false>(block, padded, p.dim, query + i0 * layout.query_ld, layout.query_ld, 1, key, layout.key_ld, scores, layout.key_ld);
+      for (int64_t r = 0; r < block; ++r) {
+        const int64_t i = begin + i0 + r;
+        A* const row = scores + r * layout.key_ld;
+        int64_t count = visible_keys(p, s, i) - j0;
+        count = count < 0 ? 0 : (count < columns ? count : columns);
+        const A* const bias = bias_row<T>(p, b, h, i, j0, count, memory + layout.row);
+        const A* const relative = p.relative == nullptr ? nullptr : memory + layout.relative + (j0 - i + s.queries - 1);
+        const A largest = bias_and_maximum(row, count, bias, relative);
+        const A before = maximum[i0 + r];
+        const A now = largest > before || largest != largest ? largest : before;
+        // While every score seen is -inf, shifting by 0 instead keeps exp(-inf - shift) = 0 rather than NaN.
+        const A shift = now == -infinity<A> ? A{0} : now;
+        const A added = exponentials(row, count, padded, shift);
+        if (j0 == 0) {
+          sum[i0 + r] = added;
+        } else if (now != before) {
+          const A factor = before == -infinity<A> ? A{0} : exp(splat<A>(before - now))[0];
+          sum[i0 + r] = sum[i0 + r] * factor + added;
+          scale_row(block_out + r * layout.query_ld, d, factor);
+        } else {
+          sum[i0 + r] += added;
+        }
+        maximum[i0 + r] = now;
+        if (p.threshold != 0 && count > 0) {
+          dropout_row(p, b, h, i, j0, count, memory + layout.keep);
+          multiply_row(row, memory + layout.keep, round_up(count, width<A>));
+        }
+      }
+      if (j0 == 0) {
+        gemm<A, false>(block, d, columns, scores, layout.key_ld, 1, value, layout.query_ld, block_out, layout.query_ld);
+      } else {
+        gemm<A, true>(block, d, columns, scores, layout.key_ld, 1, value, layout.query_ld, block_out, layout.query_ld);
+      }
+    }
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    const A total = sum[i];
+    const A factor = total == 0 ? A{0} : A{1} / total;
+    unpack_rows<T>(out + i * layout.query_ld, layout.query_ld, 1, p.dim, factor, row_of<T>(p.out, b, h, s.query_row + begin + i), 0);
+    if (p.lse != nullptr) {
+      A* const lse = static_cast<A*>(p.lse) + b * p.lse_batch + h * p.lse_head + (s.query_row + begin + i) * p.lse_row;
+      *lse = total == 0 ? -infinity<A> : maximum[i] + static_cast<A>(__builtin_log(total));
+    }
+  }
+}
+
+/// Adds (or writes) a row of score gradients to the bias gradient; columns count..block_columns-1 are invisible.
+template <class A>
+void put_bias_gradient(const AttentionProblem& p, BiasGradient mode, int64_t b, int64_t h, int64_t i, int64_t j0, int64_t count,
+                       int64_t block_columns, const A* ds) {
+  A* to = static_cast<A*>(p.grad_bias) + b * p.grad_bias_batch + h * p.grad_bias_head + i * p.grad_bias_row + j0 * p.grad_bias_column;
+  const int64_t stride = p.grad_bias_column;
+  if (mode == BiasGradient::write) {
+    int64_t j = 0;
+    if (stride == 1) {
+      for (; j + width<A> <= count; j += width<A>) store(to + j, load(ds + j));
+    }
+    for (; j < count; ++j) to[j * stride] = ds[j];
+    for (; j < block_columns; ++j) to[j * stride] = 0;
+  } else if (stride == 0) {
+    vec<A> total{};
+    for (int64_t j = 0; j < count; j += width<A>) total += load(ds + j);  // zero beyond count
+    *to += reduce_add<A>(total);
+  } else {
+    int64_t j = 0;
+    if (stride == 1) {
+      for (; j + width<A> <= count; j += width<A>) store(to + j, load(to + j) + load(ds + j));
+    }
+    for (; j < count; ++j) to[j * stride] += ds[j];
+  }
+}
+
+/// One row of a tile: turns scores into the weights that entered the output (row) and the gradients of the weights into those of the
+/// scores (grad_row). delta is sum_j weight_j * gradient_j over the whole row; with NULL the tile holds the whole row, and the sum
+/// taken here cancels better than the one over the output, at the price of a second look at the row.
+template <class A>
+MOLFUSE_INLINE void score_gradients(A* row, A* grad_row, int64_t count, int64_t padded, A shift, const A* bias, const A* relative,
+                                    const A* keep, A* grad_relative, const A* delta) {
+  vec<A> total{};
+  auto weigh = [&](int64_t j, int64_t lanes) __attribute__((always_inline)) {
+    const bool whole = lanes == width<A>;
+    vec<A> score = load(row + j) - shift;
+    if (bias != nullptr) score += whole ? load(bias + j) : load_partial(bias + j, lanes);
+    if (relative != nullptr) score += whole ? load(relative + j) : load_partial(relative + j, lanes);
+    vec<A> weight = exp(score), gradient = load(grad_row + j);
+    if (!whole) {
+      const ivec<A> inside = lanes_below<A>(lanes);
+      weight = inside ? weight : vec<A>{};
+      gradient = inside ? gradient : vec<A>{};
+    }
+    if (keep != nullptr) gradient *= load(keep + j);
+    if (delta == nullptr) {
+      total += weight * gradient;
+      store(grad_row + j, gradient);
+    } else {
+      store(grad_row + j, weight * (gradient - *delta));
+    }
+    store(row + j, weight);
+  };
+  int64_t j = 0;
+  for (; j + width<A> <= count; j += width<A>) weigh(j, width<A>);
+  if (j < count) {
+    weigh(j, count - j);
+    j += width<A>;
+  }
+  if (delta == nullptr) {
+    const A sum = reduce_add<A>(total);
+    for (int64_t n = 0; n < j; n += width<A>) store(grad_row + n, load(row + n) * (load(grad_row + n) - sum));
+  }
+  if (keep != nullptr) multiply_row(row, keep, j);
+  if (grad_relative != nullptr) {
+    int64_t n = 0;
+    for (; n + width<A> <= count; n += width<A>) store(grad_relative + n, load(grad_relative + n) + load(grad_row + n));
+    for (; n < count; ++n) grad_relative[n] += grad_row[n];
+  }
+  for (; j < padded; j += width<A>) {
+    store(row + j, vec<A>{});
+    store(grad_row + j, vec<A>{});
+  }
+}
+
+template <class T>
+void backward(const AttentionProblem& p, const AttentionTask& task, void* scratch) {
+  using A = accumulate_t<T>;
+  const Sequence s = sequence_of(p, task.batch);
+  const int64_t begin = task.query_begin, end = task.query_end < s.queries ? task.query_end : s.queries;
+  const int64_t key_begin = task.key_begin, key_end = task.key_end < s.keys ? task.key_end : s.keys;
+  const int64_t rows = end > begin ? end - begin : 0;
+  const AttentionLayout layout = attention_layout(p, p.queries, true);
+  A* const memory = static_cast<A*>(scratch);
+  A* const query = memory + layout.query;
+  A* const key_transposed = memory + layout.key_transposed;
+  A* const key = memory + layout.value;
+  A* const value_transposed = memory + layout.value_transposed;
+  A* const scores = memory + layout.scores;
+  A* const grad_scores = memory + layout.grad_scores;
+  A* const grad_out = memory + layout.grad_out;
+  A* const grad_query = memory + layout.out;
+  A* const grad_key = memory + layout.grad_key;
+  A* const grad_value = memory + layout.grad_value;
+  A* const delta = memory + layout.delta;
+  A* const log_sum = memory + layout.log_sum;
+  A* const spread = memory + layout.relative;
+  A* const grad_spread = memory + layout.grad_relative;
+  const int64_t ld = layout.query_ld, lds = layout.key_ld;
+  const int64_t d = round_up(p.dim, width<A>);
+  const int64_t b = task.batch, h = task.head;
+  const A scale = static_cast<A>(p.scale);
+
+  if (p.relative != nullptr) spread_relative<T>(p, s, h, spread);
+  if (task.grad_relative != nullptr) {
+    for (int64_t t = 0; t < s.queries + s.keys; ++t) grad_spread[t] = 0;
+  }
+  const int64_t seen = rows > 0 ? visible_keys(p, s, end - 1) : 0;
+  const bool one_block = key_begin == 0 && seen <= (key_end < kKeyBlock ? key_end : kKeyBlock);
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t at = s.query_row + begin + i;
+    const T* const o = row_of<const T>(p.out, b, h, at);
+    const T* const g = row_of<const T>(p.grad_out, b, h, at);
+    if (!one_block) {
+      vec<A> total{};
+      int64_t n = 0;
+      for (; n + width<A> <= p.dim; n += width<A>) total += load(o + n) * load(g + n);
+      if (n < p.dim) total += load_partial(o + n, p.dim - n) * load_partial(g + n, p.dim - n);
+      delta[i] = reduce_add<A>(total);
+    }
+    const A lse = static_cast<const A*>(p.lse)[b * p.lse_batch + h * p.lse_head + at * p.lse_row];
+    log_sum[i] = lse == -infinity<A> ? infinity<A> : lse;  // a row that sees nothing: exp(score - inf) = 0
+  }
+
+  bool query_written = false;
+  for (int64_t j0 = key_begin; j0 < key_end; j0 += kKeyBlock) {
+    const int64_t keys = key_end - j0 < kKeyBlock ? key_end - j0 : kKeyBlock;
+    const bool block_seen = seen > j0;
+    if (block_seen) {
+      const T* const k = row_of<const T>(p.key, b, h, s.key_row + j0);
+      pack_transposed<T>(k, p.key.row, keys, p.dim, key_transposed, lds);
+      pack_rows<T>(k, p.key.row, keys, p.dim, A{1}, key, ld, d);
+      pack_transposed<T>(row_of<const T>(p.value, b, h, s.key_row + j0), p.value.row, keys, p.dim, value_transposed, lds);
+    }
+    bool key_started = false;
+    for (int64_t i0 = 0; i0 < rows; i0 += kQueryBlock) {
+      const int64_t block = rows - i0 < kQueryBlock ? rows - i0 : kQueryBlock;
+      int64_t columns = visible_keys(p, s, begin + i0 + block - 1) - j0;
+      columns = columns < 0 ? 0 : (columns < keys ? columns : keys);
+      if (columns == 0) {
+        if (task.bias_gradient == BiasGradient::write) {
+          for (int64_t r = 0; r < block; ++r) {
+            put_bias_gradient<A>(p, BiasGradient::write, b, h, begin + i0 + r, j0, 0, keys, grad_scores);
+          }
+        }
+        if (j0 == key_begin && task.query_gradient) {
+          for (int64_t n = 0; n < block * ld; ++n) grad_query[i0 * ld + n] = 0;
+        }
+        continue;
+      }
+      const int64_t padded = round_up(columns, width<A>);
+      const int64_t at = s.query_row + begin + i0;
+      pack_rows<T>(row_of<const T>(p.query, b, h, at), p.query.row, block, p.dim, scale, query, ld, d);
+      pack_rows<T>(row_of<const T>(p.grad_out, b, h, at), p.grad_out.row, block, p.dim, A{1}, grad_out, ld, d);
+      gemm<A, false>(block, padded, p.dim, query, ld, 1, key_transposed, lds, scores, lds);
+      gemm<A, false>(block, padded, p.dim, grad_out, ld, 1, value_transposed, lds, grad_scores, lds);
+      for (int64_t r = 0; r < block; ++r) {
+        const int64_t i = begin + i0 + r;
+        A* const row = scores + r * lds;
+        A* const grad_row = grad_scores + r * lds;
+        int64_t count = visible_keys(p, s, i) - j0;
+        count = count < 0 ? 0 : (count < columns ? count : columns);
+        const A* const bias = bias_row<T>(p, b, h, i, j0, count, memory + layout.row);
+        const A* const relative = p.relative == nullptr ? nullptr : spread + (j0 - i + s.queries - 1);
+        const A* keep = nullptr;
+        if (p.threshold != 0 && count > 0) {
+          dropout_row(p, b, h, i, j0, count, memory + layout.keep);
+          keep = memory + layout.keep;
+        }
+        A* const grad_relative = task.grad_relative == nullptr ? nullptr : grad_spread + (j0 - i + s.queries - 1);
+        score_gradients(row, grad_row, count, padded, log_sum[i0 + r], bias, relative, keep, grad_relative,
+                        one_block ? nullptr : delta + i0 + r);
+        if (task.bias_gradient != BiasGradient::none) {
+          put_bias_gradient<A>(p, task.bias_gradient, b, h, i, j0, count, keys, grad_row);
+        }
+      }
+      if (task.key_value_gradient) {
+        if (!key_started && columns == keys) {
+          gemm<A, false>(columns, d, block, scores, 1, lds, grad_out, ld, grad_value, ld);
+          gemm<A, false>(columns, d, block, grad_scores, 1, lds, query, ld, grad_key, ld);
+        } else {
+          if (!key_started) {
+            for (int64_t n = 0; n < keys * ld; ++n) grad_key[n] = grad_value[n] = 0;
+          }
+          gemm<A, true>(columns, d, block, scores, 1, lds, grad_out, ld, grad_value, ld);
+          gemm<A, true>(columns, d, block, grad_scores, 1, lds, query, ld, grad_key, ld);
+        }
+        key_started = true;
+      }
+      if (task.query_gradient) {
+        A* const target = grad_query + i0 * ld;
+        if (j0 == key_begin) {
+          gemm<A, false>(block, d, columns, grad_scores, lds, 1, key, ld, target, ld);
+        } else {
+          gemm<A, true>(block, d, columns, grad_scores, lds, 1, key, ld, target, ld);
+        }
+      }
+    }
+    query_written = true;
+    if (task.key_value_gradient) {
+      if (!key_started) {
+        for (int64_t n = 0; n < keys * ld; ++n) grad_key[n] = grad_value[n] = 0;
+      }
+      if (p.grad_key.data != nullptr) {
+        unpack_rows<T>(grad_key, ld, keys, p.dim, A{1}, row_of<T>(p.grad_key, b, h, s.key_row + j0), p.grad_key.row);
+      }
+      if (p.grad_value.data != nullptr) {
+        unpack_rows<T>(grad_value, ld, keys, p.dim, A{1}, row_of<T>(p.grad_value, b, h, s.key_row + j0), p.grad_value.row);
+      }
+    }
+  }
+  if (task.query_gradient && rows > 0) {
+    if (!query_written) {
+      for (int64_t n = 0; n < rows * ld; ++n) grad_query[n] = 0;  // a sequence without keys
+    }
+    unpack_rows<T>(grad_query, ld, rows, p.dim, scale, row_of<T>(p.grad_query, b, h, s.query_row + begin), p.grad_query.row);
+  }
+  if (task.grad_relative != nullptr) {
+    A* const folded = static_cast<A*>(task.grad_relative);
+    for (int64_t n = 0; n <= 2 * p.radius; ++n) folded[n] = 0;
+    const int64_t shift = s.keys - s.queries;
+    for (int64_t t = 0; t < s.queries + s.keys - 1; ++t) {
+      int64_t distance = t - (s.queries - 1) - shift;
+      distance = distance < -p.radius ? -p.radius : (distance > p.radius ? p.radius : distance);
+      folded[distance + p.radius] += grad_spread[t];
+    }
+  }
+}
+
+template <class T>
+MOLFUSE_INLINE accumulate_t<T> dot(const accumulate_t<T>* query, const T* key, int64_t dim) {
+  using A = accumulate_t<T>;
+  vec<A> total{};
+  int64_t n = 0;
+  for (; n + width<A> <= dim; n += width<A>) total += load(query + n) * load(key + n);
+  if (n < dim) total += load(query + n) * load_partial(key + n, dim - n);
+  return reduce_add<A>(total);
+}
+
+/// One query per head against key_lengths[b] rows: bandwidth bound, so keys and values are read once, where they lie.
+template <class T>
+void decode(const AttentionProblem& p, const AttentionTask& task, void* scratch) {
+  using A = accumulate_t<T>;
+  const AttentionLayout layout = attention_layout(p, 1, false);
+  A* const memory = static_cast<A*>(scratch);
+  A* const query = memory + layout.query;
+  A* const scores = memory + layout.scores;
+  A* const out = memory + layout.out;
+  const int64_t d = round_up(p.dim, width<A>);
+  const int64_t b = task.batch, h = task.head;
+  const int64_t length = sequence_of(p, b).key_limit;
+  pack_rows<T>(row_of<const T>(p.query, b, h, 0), 0, 1, p.dim, static_cast<A>(p.scale), query, layout.query_ld, d);
+  for (int64_t n = 0; n < d; ++n) out[n] = 0;
+  A largest = -infinity<A>, sum = 0;
+  for (int64_t j0 = 0; j0 < length; j0 += kKeyBlock) {
+    const int64_t keys = length - j0 < kKeyBlock ? length - j0 : kKeyBlock;
+    for (int64_t j = 0; j < keys; ++j) {
+      A score = dot<T>(query, row_of<const T>(p.key, b, h, j0 + j), p.dim);
+      if (p.relative != nullptr) {
+        int64_t distance = j0 + j - (length - 1);
+        distance = distance < -p.radius ? -p.radius : distance;
+        A bias;
+        convert_row<T>(p.relative, p.relative_dtype, h * p.relative_head + (distance + p.radius) * p.relative_column, 0, 1, &bias);
+        score += bias;
+      }
+      scores[j] = score;
+    }
+    const A block_largest = bias_and_maximum<A>(scores, keys, nullptr, nullptr);
+    const A now = block_largest > largest || block_largest != block_largest ? block_largest : largest;
+    const A shift = now == -infinity<A> ? A{0} : now;
+    const A factor = largest == -infinity<A> ? A{0} : exp(splat<A>(largest - shift))[0];
+    sum = sum * factor + exponentials(scores, keys, round_up(keys, width<A>), shift);
+    scale_row(out, d, factor);
+    largest = now;
+    for (int64_t j = 0; j < keys; ++j) {
+      const T* const value = row_of<const T>(p.value, b, h, j0 + j);
+      int64_t n = 0;
+      for (; n + width<A> <= p.dim; n += width<A>) store(out + n, load(out + n) + scores[j] * load(value + n));
+      if (n < p.dim) store(out + n, load(out + n) + scores[j] * load_partial(value + n, p.dim - n));
+    }
+  }
+  unpack_rows<T>(out, layout.query_ld, 1, p.dim, sum == 0 ? A{0} : A{1} / sum, row_of<T>(p.out, b, h, 0), 0);
+}
+
+#define MOLFUSE_BY_DTYPE(name)                                                              \
+  void name##_any(const AttentionProblem& p, const AttentionTask& task, void* scratch) {    \
+    switch (p.dtype) {                                                                      \
+      case MOLFUSE_F64: return name<double>(p, task, scratch);                              \
+      case MOLFUSE_F16: return name<f16>(p, task, scratch);                                 \
+      case MOLFUSE_BF16: return name<bf16>(p, task, scratch);                               \
+      default: return name<float>(p, task, scratch);                                        \
+    }                                                                                       \
+  }
+MOLFUSE_BY_DTYPE(forward)
+MOLFUSE_BY_DTYPE(backward)
+MOLFUSE_BY_DTYPE(decode)
+
+}  // namespace
+
+const AttentionKernels attention_kernels{forward_any, backward_any, decode_any};
+
+}  // namespace MOLFUSE_ISA
+}  // namespace molfuse

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file graph_attention.h
+ * Attention over the edges of a batch of graphs: the graph transformer layer of Shi et al. 2020 ("Masked Label
+ * Prediction"), equations 3-4, without edge features.
+ *
+ *   out[t,h] = sum over edges e = (s -> t) of dropout(softmax_e(scale * q[t,h] . k[s,h])) * v[s,h],   scale = 1/sqrt(C)
+ *
+ * A node without in-edges gives out = 0 and lse = -inf. Parallel edges count separately. No [E,H,C] tensor is stored.
+ * Dropout: keep (edge e, head h) iff word (h % 4) of Philox with counter (low e, high e, h / 4, low word of offset) and key
+ * seed + (high word of offset) is >= dropout_p * 2^32, e being the position in the by-target order; kept weights are divided by
+ * 1 - dropout_p.
+ */
+#ifndef MOLFUSE_GRAPH_ATTENTION_H
+#define MOLFUSE_GRAPH_ATTENTION_H
+
+#include "molfuse/runtime.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * A graph over V nodes and E directed edges as compressed sparse rows by target, and its transpose. int32 or int64, one type
+ * for all five. In by-target order edge e runs from source[e] to the row holding e. In by-source order position p runs to
+ * target[p] and is edge edge_id[p] of the by-target order.
+ */
+typedef struct molfuse_graph {
+  molfuse_tensor row_ptr;    /**< [V+1], ascending from 0 to E */
+  molfuse_tensor source;     /**< [E], each in 0..V-1 */
+  molfuse_tensor row_ptr_t;  /**< [V+1], by source; needed by backward only */
+  molfuse_tensor target;     /**< [E]; needed by backward only */
+  molfuse_tensor edge_id;    /**< [E]; needed by backward only */
+} molfuse_graph;
+
+/** T: f16, bf16, f32 or f64, one for all of query .. grad_value. S: f64 if T is f64, else f32. */
+typedef struct molfuse_graph_attention_args {
+  size_t struct_size;
+  molfuse_tensor query;   /**< T [V,H,C] */
+  molfuse_tensor key;     /**< T [V,H,C] */
+  molfuse_tensor value;   /**< T [V,H,C] */
+  molfuse_graph graph;
+  int32_t has_scale;      /**< 0: 1/sqrt(C) */
+  double scale;
+  double dropout_p;       /**< in [0,1) */
+  molfuse_philox philox;
+  molfuse_tensor out;     /**< T [V,H,C] */
+  molfuse_tensor lse;     /**< S [V,H]; optional in forward */
+  /* backward only */
+  molfuse_tensor grad_out;   /**< T [V,H,C] */
+  molfuse_tensor grad_query; /**< T [V,H,C], each of the three optional */
+  molfuse_tensor grad_key;
+  molfuse_tensor grad_value;
+} molfuse_graph_attention_args;
+
+MOLFUSE_API molfuse_status molfuse_graph_attention_forward(const molfuse_graph_attention_args* args,
+                                                           const molfuse_execution* execution);
+MOLFUSE_API molfuse_status molfuse_graph_attention_backward(const molfuse_graph_attention_args* args,
+                                                            const molfuse_execution* execution);
+
+/** Fills row_ptr_t, target and edge_id from row_ptr and source (a stable counting sort); checks both for range. */
+MOLFUSE_API molfuse_status molfuse_graph_transpose(const molfuse_graph* graph, const molfuse_execution* execution);
+
+/**
+ * Builds row_ptr [V+1], source [E] and, if edge_id_in has data, the permutation edge_id_in[E] (position in the input of each
+ * by-target edge) from an edge list of int32 or int64 sources [E] and targets [E] in any order. Stable.
+ */
+MOLFUSE_API molfuse_status molfuse_graph_from_edges(const molfuse_tensor* edge_source, const molfuse_tensor* edge_target,
+                                                    int64_t num_nodes, const molfuse_graph* graph,
+                                                    const molfuse_tensor* edge_id_in, const molfuse_execution* execution);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

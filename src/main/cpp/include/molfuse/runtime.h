@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file runtime.h
+ * What every operator family of libmolfuse shares: status codes, error text, element types, strided tensor views, the
+ * execution context, the random number contract, and queries about the library and the machine.
+ *
+ * Conventions of the whole C interface
+ *  - Functions return a molfuse_status. On failure the text of the error is kept per thread: molfuse_last_error().
+ *  - No C++ exception leaves the library and it never aborts on bad arguments: shapes, element types and ranges are
+ *    checked before any output is written.
+ *  - Argument structs start with struct_size, which the caller sets to sizeof the struct he was compiled with; fields
+ *    added by later versions are then taken as zero. Zero must therefore always mean "absent" or "default".
+ *  - A molfuse_tensor whose data is NULL is absent. Sizes and strides count elements; strides may be any value for
+ *    inputs (0 for broadcasting) and must not make two elements of an output overlap. Outputs may not overlap inputs
+ *    unless a function says so.
+ *  - Accumulation is in f32 for f16, bf16 and f32, and in f64 for f64.
+ *  - CPU calls are synchronous. Device calls are enqueued on execution->stream and do not synchronise.
+ *  - All functions are thread safe. Parallel work runs on the OpenMP pool of the calling thread.
+ */
+#ifndef MOLFUSE_RUNTIME_H
+#define MOLFUSE_RUNTIME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define MOLFUSE_API
+#else
+#define MOLFUSE_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum molfuse_status {
+  MOLFUSE_OK = 0,
+  MOLFUSE_INVALID_ARGUMENT = 1, /**< wrong shape, stride, element type, range or a missing argument */
+  MOLFUSE_UNSUPPORTED = 2,      /**< a valid request that no backend of this build can serve */
+  MOLFUSE_OUT_OF_MEMORY = 3,
+  MOLFUSE_INTERNAL_ERROR = 4
+} molfuse_status;
+
+typedef enum molfuse_dtype {
+  MOLFUSE_F32 = 0,
+  MOLFUSE_F64 = 1,
+  MOLFUSE_F16 = 2,
+  MOLFUSE_BF16 = 3,
+  MOLFUSE_I32 = 4,
+  MOLFUSE_I64 = 5
+} molfuse_dtype;
+
+#define MOLFUSE_MAX_DIMS 4
+
+/** A strided view of memory that somebody else owns. sizes and strides in elements; only the first ndim entries count. */
+typedef struct molfuse_tensor {
+  void* data;
+  int32_t dtype; /**< a molfuse_dtype */
+  int32_t ndim;
+  int64_t size[MOLFUSE_MAX_DIMS];
+  int64_t stride[MOLFUSE_MAX_DIMS];
+} molfuse_tensor;
+
+typedef enum molfuse_device_type { MOLFUSE_CPU = 0, MOLFUSE_CUDA = 1 } molfuse_device_type;
+
+/** Where and how to run. NULL, or all zero but struct_size, means: the CPU, all threads of the OpenMP pool. */
+typedef struct molfuse_execution {
+  size_t struct_size;
+  int32_t device_type;  /**< a molfuse_device_type */
+  int32_t device_index;
+  void* stream;         /**< CUstream for MOLFUSE_CUDA; ignored on the CPU */
+  int32_t deterministic; /**< non-zero: two runs on the same inputs and thread count agree bit for bit. (The CPU always does.) */
+  int32_t num_threads;  /**< CPU: at most so many threads; 0 = the OpenMP default */
+  /** Device scratch memory, ordered on stream; NULL: the library's own. Unused on the CPU. */
+  void* (*allocate)(void* context, size_t bytes);
+  void (*release)(void* context, void* memory);
+  void* allocator_context;
+} molfuse_execution;
+
+/**
+ * The random numbers of dropout and reparameterize: Philox4x32-10 (Salmon et al. 2011), the same on every backend.
+ * The 128-bit counter is (low to high 32-bit words) c0, c1, c2, c3 and the key is seed's low and high word. Each operator
+ * documents how an element's position makes the counter. offset separates calls that share a seed.
+ */
+typedef struct molfuse_philox {
+  uint64_t seed;
+  uint64_t offset;
+} molfuse_philox;
+
+/** Version of the library as "major.minor.patch[-suffix]". */
+MOLFUSE_API const char* molfuse_version(void);
+
+/** Text of the last failure in this thread; empty if the last call in this thread succeeded. Valid until the next call. */
+MOLFUSE_API const char* molfuse_last_error(void);
+
+/** "f32", "bf16", ...; "unknown" for any other number. */
+MOLFUSE_API const char* molfuse_dtype_name(int32_t dtype);
+
+/** Bytes of one element, 0 for an unknown type. */
+MOLFUSE_API size_t molfuse_dtype_size(int32_t dtype);
+
+/** What this build can do on this machine. */
+typedef struct molfuse_capabilities {
+  size_t struct_size;           /**< set by the caller */
+  char cpu_vector_level[16];    /**< level in use: "baseline", "avx2" or "avx512" */
+  char cpu_vector_best[16];     /**< best level the machine has */
+  int32_t cpu_threads;          /**< threads a parallel call from this thread would use */
+  int32_t cuda_compiled;        /**< 1 if the build holds CUDA kernels */
+  int32_t cuda_usable;          /**< 1 if a CUDA device can be used now */
+  int32_t cudnn_usable;
+  char cuda_reason[160];        /**< why cuda_usable is 0 */
+  char cudnn_reason[160];       /**< why cudnn_usable is 0 */
+} molfuse_capabilities;
+
+MOLFUSE_API molfuse_status molfuse_get_capabilities(molfuse_capabilities* out);
+
+/**
+ * Forces the CPU vector level for all later calls of the process: "baseline", "avx2", "avx512", or "auto". Meant for tests
+ * and measurements; MOLFUSE_CPU_LEVEL in the environment does the same at load time.
+ * @return MOLFUSE_UNSUPPORTED when the machine has no such level, MOLFUSE_INVALID_ARGUMENT for another word.
+ */
+MOLFUSE_API molfuse_status molfuse_set_cpu_level(const char* level);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file vae_loss.h
+ * The masked loss of a variational autoencoder over token sequences (Kingma & Welling 2014), from logits or, with the
+ * vocabulary projection fused in, from the hidden states.
+ *
+ *   nll[b,t] = -log softmax(logits[b,t,:])[targets[b,t]]           mask = targets != pad_index
+ *   recon    = sum(mask * nll) / (sum(mask) + 1e-8)
+ *   kl       = mean over B*L of -1/2 (1 + lv - mean^2 - exp(lv)),  lv = clamp(log_var, -20, 10)
+ *   total    = recon + beta * kl;   perplexity = exp(recon);   correct = count of masked positions whose argmax is the target
+ *
+ * The gradient through the clamp is 0 where log_var lies outside -20..10. An argmax tie goes to the lowest class.
+ */
+#ifndef MOLFUSE_VAE_LOSS_H
+#define MOLFUSE_VAE_LOSS_H
+
+#include "molfuse/runtime.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum molfuse_reduction {
+  MOLFUSE_REDUCTION_MEAN = 0, /**< as above */
+  MOLFUSE_REDUCTION_SUM = 1,  /**< recon = sum(mask*nll), kl = sum of the per-element terms */
+  MOLFUSE_REDUCTION_NONE = 2  /**< nll [B,T] and per-sample kl [B] (sum over L) only; no total */
+} molfuse_reduction;
+
+/** Index of each value in stats. */
+typedef enum molfuse_vae_stat {
+  MOLFUSE_VAE_TOTAL = 0,
+  MOLFUSE_VAE_RECON = 1,
+  MOLFUSE_VAE_KL = 2,
+  MOLFUSE_VAE_PERPLEXITY = 3,
+  MOLFUSE_VAE_TOKEN_COUNT = 4,
+  MOLFUSE_VAE_CORRECT = 5,
+  MOLFUSE_VAE_STATS = 6
+} molfuse_vae_stat;
+
+/** T: f16, bf16, f32 or f64. S: f64 if T is f64, else f32. mean and log_var may be S or T, both the same. */
+typedef struct molfuse_vae_loss_args {
+  size_t struct_size;
+  molfuse_tensor logits;   /**< T [B,T,K], or [B,K,T] with class_second */
+  int32_t class_second;    /**< non-zero: logits and grad_logits are [B,K,T], read in place */
+  molfuse_tensor targets;  /**< int64 [B,T]: 0..K-1 or pad_index, else MOLFUSE_INVALID_ARGUMENT naming position and value */
+  int64_t pad_index;       /**< may lie outside 0..K-1, such as -100 */
+  molfuse_tensor mean;     /**< optional together with log_var (then kl = 0); [B,L] */
+  molfuse_tensor log_var;
+  double beta;
+  int32_t reduction;       /**< a molfuse_reduction */
+  /* forward outputs */
+  molfuse_tensor stats;    /**< S [6] in the order of molfuse_vae_stat; for NONE only counts are written, the rest 0 */
+  molfuse_tensor row_lse;  /**< optional S [B,T]: log-sum-exp of each row, which backward needs; 0 at padding */
+  molfuse_tensor nll;      /**< NONE: S [B,T], 0 at padding; else optional */
+  molfuse_tensor kl_sample;/**< NONE: S [B] */
+  /* backward inputs: row_lse and stats as forward wrote them, and the gradients of its outputs, absent meaning 0 */
+  molfuse_tensor grad_stats;     /**< S [6]; entries TOTAL, RECON, KL, PERPLEXITY count (mean and sum) */
+  molfuse_tensor grad_nll;       /**< NONE: S [B,T] */
+  molfuse_tensor grad_kl_sample; /**< NONE: S [B] */
+  /* backward outputs, each optional */
+  molfuse_tensor grad_logits;    /**< T, shape of logits; may be the logits' own memory with the same strides */
+  molfuse_tensor grad_mean;      /**< dtype and shape of mean */
+  molfuse_tensor grad_log_var;
+} molfuse_vae_loss_args;
+
+MOLFUSE_API molfuse_status molfuse_vae_loss_forward(const molfuse_vae_loss_args* args, const molfuse_execution* execution);
+MOLFUSE_API molfuse_status molfuse_vae_loss_backward(const molfuse_vae_loss_args* args, const molfuse_execution* execution);
+
+/**
+ * The same loss of logits = hidden . weight^T + weight_bias, where logits exist only as tiles in cache.
+ * forward, when given the grad_* outputs, computes in the same pass the gradients of recon-sum (that is of sum(mask*nll)
+ * scaled by 1/(sum(mask)+1e-8) for MEAN, by 1 for SUM) with an upstream gradient of one; backward then only needs
+ * scaling by the caller. For NONE call backward with grad_nll, which recomputes the tiles.
+ */
+typedef struct molfuse_linear_vae_loss_args {
+  size_t struct_size;
+  molfuse_tensor hidden;      /**< T [B,T,C] */
+  molfuse_tensor weight;      /**< T [K,C] */
+  molfuse_tensor weight_bias; /**< optional T [K] */
+  molfuse_tensor targets;     /**< int64 [B,T] */
+  int64_t pad_index;
+  molfuse_tensor mean;
+  molfuse_tensor log_var;
+  double beta;
+  int32_t reduction;
+  /* forward outputs */
+  molfuse_tensor stats;
+  molfuse_tensor row_lse;     /**< optional S [B,T]; backward needs it */
+  molfuse_tensor nll;
+  molfuse_tensor kl_sample;
+  /* backward inputs */
+  molfuse_tensor grad_stats;
+  molfuse_tensor grad_nll;
+  molfuse_tensor grad_kl_sample;
+  /* gradient outputs, each optional, of forward (see above) and backward */
+  molfuse_tensor grad_hidden;      /**< T [B,T,C] */
+  molfuse_tensor grad_weight;      /**< S [K,C] */
+  molfuse_tensor grad_weight_bias; /**< S [K] */
+  molfuse_tensor grad_mean;        /**< backward only */
+  molfuse_tensor grad_log_var;     /**< backward only */
+} molfuse_linear_vae_loss_args;
+
+MOLFUSE_API molfuse_status molfuse_linear_vae_loss_forward(const molfuse_linear_vae_loss_args* args,
+                                                           const molfuse_execution* execution);
+MOLFUSE_API molfuse_status molfuse_linear_vae_loss_backward(const molfuse_linear_vae_loss_args* args,
+                                                            const molfuse_execution* execution);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/check.h"
+
+#include <cstdio>
+
+namespace molfuse {
+namespace {
+
+constexpr size_t kErrorLength = 1024;
+thread_local char last_error[kErrorLength];
+
+std::string format_text(const char* format, va_list list) {
+  char text[kErrorLength];
+  std::vsnprintf(text, sizeof text, format, list);
+  return text;
+}
+
+}  // namespace
+
+void set_last_error(const char* text) noexcept {
+  std::snprintf(last_error, sizeof last_error, "%s", text);
+}
+
+void invalid(const char* format, ...) {
+  va_list list;
+  va_start(list, format);
+  Error error{MOLFUSE_INVALID_ARGUMENT, format_text(format, list)};
+  va_end(list);
+  throw error;
+}
+
+void unsupported(const char* format, ...) {
+  va_list list;
+  va_start(list, format);
+  Error error{MOLFUSE_UNSUPPORTED, format_text(format, list)};
+  va_end(list);
+  throw error;
+}
+
+molfuse_execution read_execution(const molfuse_execution* execution, const char* function) {
+  molfuse_execution copy;
+  std::memset(&copy, 0, sizeof copy);
+  copy.struct_size = sizeof copy;
+  if (execution != nullptr) copy = read_args(execution, function);
+  if (copy.device_type == MOLFUSE_CUDA) unsupported("%s: this build has no CUDA kernels", function);
+  if (copy.device_type != MOLFUSE_CPU) invalid("%s: execution->device_type is %d, expected 0 (CPU) or 1 (CUDA)", function, copy.device_type);
+  if (copy.num_threads < 0) invalid("%s: execution->num_threads is %d, expected >= 0", function, copy.num_threads);
+  return copy;
+}
+
+std::string shape_text(const molfuse_tensor& tensor) {
+  std::string text = "[";
+  for (int d = 0; d < tensor.ndim && d < MOLFUSE_MAX_DIMS; ++d) {
+    if (d > 0) text += ",";
+    text += std::to_string(tensor.size[d]);
+  }
+  return text + "]";
+}
+
+int64_t element_count(const molfuse_tensor& tensor) {
+  int64_t count = 1;
+  for (int d = 0; d < tensor.ndim; ++d) count *= tensor.size[d];
+  return count;
+}
+
+void check_shape(const char* name, const molfuse_tensor& tensor, std::initializer_list<int64_t> expected) {
+  bool matches = tensor.ndim == static_cast<int32_t>(expected.size());
+  std::string text = "[";
+  int d = 0;
+  for (const int64_t size : expected) {
+    if (d > 0) text += ",";
+    text += size == kAny ? "*" : std::to_string(size);
+    if (matches && size != kAny && tensor.size[d] != size) matches = false;
+    ++d;
+  }
+  text += "]";
+  for (d = 0; matches && d < tensor.ndim; ++d) matches = tensor.size[d] >= 0;
+  if (!matches) invalid("%s: expected shape %s, got %s", name, text.c_str(), shape_text(tensor).c_str());
+  if (tensor.data == nullptr && element_count(tensor) > 0) invalid("%s: is required (data is NULL)", name);
+}
+
+void check_dtype(const char* name, const molfuse_tensor& tensor, std::initializer_list<int32_t> allowed) {
+  std::string text;
+  for (const int32_t dtype : allowed) {
+    if (tensor.dtype == dtype) return;
+    if (!text.empty()) text += " or ";
+    text += molfuse_dtype_name(dtype);
+  }
+  invalid("%s: expected element type %s, got %s", name, text.c_str(), molfuse_dtype_name(tensor.dtype));
+}
+
+void check_output(const char* name, const molfuse_tensor& tensor) {
+  for (int d = 0; d < tensor.ndim; ++d) {
+    if (tensor.size[d] > 1 && tensor.stride[d] == 0) invalid("%s: an output may not be broadcast (stride 0 in dimension %d)", name, d);
+  }
+}
+
+void check_probability(const char* name, double p) {
+  if (!(p >= 0.0 && p < 1.0)) invalid("%s: expected a probability in [0,1), got %g", name, p);
+}
+
+void check_pointers(const char* name, const molfuse_tensor& pointers, int64_t total) {
+  const int64_t count = pointers.size[0];
+  if (count < 1) invalid("%s: expected at least one entry, got %s", name, shape_text(pointers).c_str());
+  if (index_at(pointers, 0) != 0) invalid("%s: expected %s[0] = 0, got %lld", name, name, static_cast<long long>(index_at(pointers, 0)));
+  int64_t previous = 0;
+  for (int64_t n = 1; n < count; ++n) {
+    const int64_t next = index_at(pointers, n);
+    if (next < previous) {
+      invalid("%s: expected ascending entries, got %lld after %lld at position %lld", name, static_cast<long long>(next),
+              static_cast<long long>(previous), static_cast<long long>(n));
+    }
+    previous = next;
+  }
+  if (previous != total) {
+    invalid("%s: expected the last entry to be %lld, got %lld", name, static_cast<long long>(total), static_cast<long long>(previous));
+  }
+}
+
+}  // namespace molfuse
+
+extern "C" const char* molfuse_last_error(void) { return molfuse::last_error; }

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Argument checks and the error boundary of the C interface. Failures inside the library are thrown as Error and become a
+// status with per-thread text in guard(); nothing is thrown across the C interface or out of a parallel region.
+#pragma once
+
+#include <cstdarg>
+#include <cstring>
+#include <initializer_list>
+#include <new>
+#include <string>
+
+#include "molfuse/runtime.h"
+
+namespace molfuse {
+
+struct Error {
+  molfuse_status status;
+  std::string text;
+};
+
+[[noreturn]] __attribute__((format(printf, 1, 2))) void invalid(const char* format, ...);
+[[noreturn]] __attribute__((format(printf, 1, 2))) void unsupported(const char* format, ...);
+
+void set_last_error(const char* text) noexcept;
+
+template <class Function>
+molfuse_status guard(Function&& function) noexcept {
+  try {
+    set_last_error("");
+    function();
+    return MOLFUSE_OK;
+  } catch (const Error& error) {
+    set_last_error(error.text.c_str());
+    return error.status;
+  } catch (const std::bad_alloc&) {
+    set_last_error("out of memory");
+    return MOLFUSE_OUT_OF_MEMORY;
+  } catch (...) {
+    set_last_error("internal error: unexpected exception");
+    return MOLFUSE_INTERNAL_ERROR;
+  }
+}
+
+/// A copy of the caller's struct in this version's layout: fields the caller does not know are zero.
+template <class Args>
+Args read_args(const Args* args, const char* function) {
+  if (args == nullptr) invalid("%s: args is NULL", function);
+  if (args->struct_size < sizeof(size_t)) invalid("%s: args->struct_size is not set", function);
+  Args copy;
+  std::memset(static_cast<void*>(&copy), 0, sizeof(Args));
+  std::memcpy(static_cast<void*>(&copy), args, args->struct_size < sizeof(Args) ? args->struct_size : sizeof(Args));
+  return copy;
+}
+
+/// The execution to use: defaults for NULL; refuses devices that this build has no kernels for.
+molfuse_execution read_execution(const molfuse_execution* execution, const char* function);
+
+inline bool present(const molfuse_tensor& tensor) { return tensor.data != nullptr; }
+
+constexpr int64_t kAny = -1;
+
+std::string shape_text(const molfuse_tensor& tensor);
+
+/// Throws unless tensor has exactly these sizes (kAny matches any). An empty tensor may have NULL data.
+void check_shape(const char* name, const molfuse_tensor& tensor, std::initializer_list<int64_t> expected);
+/// Throws unless the element type is one of those given.
+void check_dtype(const char* name, const molfuse_tensor& tensor, std::initializer_list<int32_t> allowed);
+/// Throws for an output whose elements overlap through a zero stride.
+void check_output(const char* name, const molfuse_tensor& tensor);
+/// Throws unless 0 <= p < 1.
+void check_probability(const char* name, double p);
+
+int64_t element_count(const molfuse_tensor& tensor);
+
+/// Element n of a one-dimensional int32 or int64 tensor.
+inline int64_t index_at(const molfuse_tensor& tensor, int64_t n) {
+  const int64_t at = n * tensor.stride[0];
+  return tensor.dtype == MOLFUSE_I32 ? static_cast<const int32_t*>(tensor.data)[at]
+                                     : static_cast<const int64_t*>(tensor.data)[at];
+}
+
+/// Throws unless pointers[0] = 0, ascending, and the last entry is total.
+void check_pointers(const char* name, const molfuse_tensor& pointers, int64_t total);
+
+inline bool is_float(int32_t dtype) { return dtype >= MOLFUSE_F32 && dtype <= MOLFUSE_BF16; }
+/// The type statistics and accumulators of values of dtype have.
+inline int32_t accumulate_dtype(int32_t dtype) { return dtype == MOLFUSE_F64 ? MOLFUSE_F64 : MOLFUSE_F32; }
+
+}  // namespace molfuse

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// Parallel loops and per-thread scratch of the CPU backend. Not for cpu_*.cpp files: those hold code per instruction set and
+// run inside one task; the loop over tasks is in the family's dispatch file, compiled once.
+#pragma once
+
+#include <omp.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#include "molfuse/runtime.h"
+
+namespace molfuse {
+
+/// Threads to use for `tasks` independent tasks.
+inline int thread_count(const molfuse_execution& execution, int64_t tasks) {
+  int threads = omp_in_parallel() ? 1 : omp_get_max_threads();
+  if (execution.num_threads > 0 && execution.num_threads < threads) threads = execution.num_threads;
+  return static_cast<int>(tasks < threads ? (tasks < 1 ? 1 : tasks) : threads);
+}
+
+/// Scratch memory, 64-byte aligned, kept by the calling thread between calls up to a bound and reused. Contents undefined.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes);
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* data() const { return data_; }
+  template <class T>
+  T* at(size_t byte_offset) const { return reinterpret_cast<T*>(static_cast<char*>(data_) + byte_offset); }
+
+ private:
+  void* data_;
+  bool pooled_;
+};
+
+inline size_t align_up(size_t bytes) { return (bytes + 63) & ~size_t{63}; }
+
+/// Runs body(task, thread) for each task in 0..tasks-1; tasks are handed out in chunks as threads become free, so body must give
+/// the same result on any thread. body must not throw.
+template <class Body>
+void parallel_tasks(int threads, int64_t tasks, int64_t chunk, Body&& body) {
+  if (threads <= 1) {
+    for (int64_t task = 0; task < tasks; ++task) body(task, 0);
+    return;
+  }
+#pragma omp parallel num_threads(threads)
+  {
+    const int thread = omp_get_thread_num();
+#pragma omp for schedule(dynamic, chunk)
+    for (int64_t task = 0; task < tasks; ++task) body(task, thread);
+  }
+}
+
+/// Runs body(begin, end, thread) over `threads` contiguous, nearly equal parts of 0..count-1 cut at multiples of grain.
+template <class Body>
+void parallel_ranges(int threads, int64_t count, int64_t grain, Body&& body) {
+  const int64_t blocks = (count + grain - 1) / grain;
+  auto run = [&](int thread, int of) {
+    const int64_t begin = blocks * thread / of * grain;
+    int64_t end = blocks * (thread + 1) / of * grain;
+    if (end > count) end = count;
+    if (begin < end) body(begin, end, thread);
+  };
+  if (threads <= 1) {
+    run(0, 1);
+    return;
+  }
+#pragma omp parallel num_threads(threads)
+  run(omp_get_thread_num(), omp_get_num_threads());
+}
+
+}  // namespace molfuse
