@@ -23,6 +23,8 @@ template <>
 struct Accumulate<double> {
   using type = double;
 };
+template <class T>
+struct Accumulate<const T> : Accumulate<T> {};
 /// Type of accumulators and statistics of stored values of type T.
 template <class T>
 using accumulate_t = typename Accumulate<T>::type;

@@ -1,0 +1,309 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Finds or fetches what the build needs beyond a JDK, Maven, a C++ compiler and Python, without root.
+
+    bootstrap.py [--maven-repository DIR] [--format cmake|lines] ITEM...
+
+Items, and the variables printed for each:
+    headers     MOLFUSE_TORCH_INCLUDE      libtorch's C++ headers (PyPI wheel)
+    libraries   MOLFUSE_PRESET_LIBRARIES   folder of libc10.so, libtorch_cpu.so, ... (the bytedeco preset's jars)
+    classpath   MOLFUSE_PRESET_CLASSPATH   jars of JavaCPP and the presets (Java side)
+    googletest  MOLFUSE_GOOGLETEST_SOURCE  GoogleTest's source tree
+    cmake       MOLFUSE_CMAKE, MOLFUSE_CTEST
+    ninja       MOLFUSE_NINJA
+
+Everything fetched is kept in the cache, ${MOLFUSE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/molfuse}, in folders named by what they
+hold, moved in whole: a folder that exists is complete, and a second clone fetches nothing.
+"""
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree
+import zipfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+REQUIREMENTS = ROOT / "requirements-build.txt"
+CMAKE_MINIMUM = (3, 22)
+PRESET_LIBRARIES = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libgomp.so.1")
+
+
+class Failure(Exception):
+    pass
+
+
+def say(text):
+    # stdout carries the answer.
+    print(f"molfuse: {text}", file=sys.stderr, flush=True)
+
+
+def run(command, purpose, **options):
+    """Runs a program, showing its output only if it fails."""
+    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, **options)
+    if done.returncode != 0:
+        raise Failure(f"{purpose} failed: {' '.join(map(str, command))}\n{done.stdout.strip()}")
+    return done.stdout
+
+
+def pom_properties():
+    """The properties of pom.xml: the one place where versions of Maven artifacts are pinned."""
+    space = "{http://maven.apache.org/POM/4.0.0}"
+    element = xml.etree.ElementTree.parse(ROOT / "pom.xml").getroot().find(f"{space}properties")
+    return {child.tag[len(space):]: child.text for child in element if child.tag.startswith(space)}
+
+
+def requirement(name):
+    """The entry of requirements-build.txt for a package: (version, lines with hashes)."""
+    text = REQUIREMENTS.read_text().replace("\\\n", " ")
+    match = re.search(rf"^{re.escape(name)}==(\S+).*$", text, re.MULTILINE)
+    if not match:
+        raise Failure(f"{REQUIREMENTS.name} has no entry for {name}")
+    return match.group(1), match.group(0) + "\n"
+
+
+class Cache:
+    def __init__(self, root, maven_repository):
+        self.root = root
+        self.maven_repository = maven_repository
+        self.properties = pom_properties()
+        root.mkdir(parents=True, exist_ok=True)
+
+    def folder(self, name, fill):
+        """The cached folder of that name; made by fill(temporary_folder) if it is not there yet."""
+        final = self.root / name
+        if final.is_dir():
+            return final
+        with self.lock(name):
+            if final.is_dir():  # another process made it while this one waited
+                return final
+            temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self.root))
+            try:
+                fill(temporary)
+                temporary.chmod(0o755)
+                temporary.rename(final)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+        return final
+
+    @contextlib.contextmanager
+    def lock(self, name):
+        with open(self.root / f".{name}.lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another build that is fetching {name}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    # -- PyPI
+
+    def pip(self):
+        """A pip of our own: the system's may be missing, too old or locked against installs."""
+        def fill(folder):
+            run([sys.executable, "-m", "venv", folder], "creating a Python virtual environment")
+        version = ".".join(map(str, sys.version_info[:2]))
+        # Programs in a venv hold its absolute path, but `python -m pip` works from wherever the folder was moved to.
+        return self.folder(f"pip-python{version}", fill) / "bin" / "python"
+
+    def download_wheel(self, name, target, options=()):
+        _, lines = requirement(name)
+        wanted = target / "requirement.txt"
+        wanted.write_text(lines)
+        run([self.pip(), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-deps",
+             "--only-binary=:all:", "--require-hashes", *options, "-r", wanted, "-d", target], f"downloading {name}")
+        wanted.unlink()
+        wheels = list(target.glob("*.whl"))
+        if len(wheels) != 1:
+            raise Failure(f"expected one wheel of {name}, got {[wheel.name for wheel in wheels]}")
+        return wheels[0]
+
+    def headers(self):
+        version, _ = requirement("torch")
+        preset = self.properties["pytorch.version"].split("-")[0]
+        if version != preset:
+            raise Failure(f"{REQUIREMENTS.name} pins the headers of libtorch {version}, pom.xml the libraries of {preset}")
+
+        def fill(folder):
+            say(f"fetching libtorch {version}'s headers (146 MB, once per cache)")
+            wheel = self.download_wheel("torch", folder, ["--python-version", "3.12", "--implementation", "cp",
+                                                          "--platform", "manylinux_2_28_aarch64"])
+            with zipfile.ZipFile(wheel) as archive:
+                for entry in archive.namelist():
+                    if entry.startswith("torch/include/"):
+                        archive.extract(entry, folder)
+            wheel.unlink()
+            (folder / "torch" / "include").rename(folder / "include")
+            (folder / "torch").rmdir()
+        include = self.folder(f"torch-headers-{version}", fill) / "include"
+        return {"MOLFUSE_TORCH_INCLUDE": [include, include / "torch" / "csrc" / "api" / "include"]}
+
+    def python_tool(self, name):
+        """Path of a program that PyPI ships in a wheel."""
+        version, _ = requirement(name)
+
+        def fill(folder):
+            say(f"fetching {name} {version}")
+            wheel = self.download_wheel(name, folder)
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder)
+            wheel.unlink()
+            for program in self.programs(folder, name):
+                program.chmod(0o755)
+        folder = self.folder(f"{name}-{version}-{os.uname().machine}", fill)
+        return {program.name: program for program in self.programs(folder, name)}
+
+    @staticmethod
+    def programs(folder, name):
+        found = [path for pattern in ("*/data/bin/*", f"{name}-*.data/scripts/*") for path in folder.glob(pattern) if path.is_file()]
+        if not found:
+            raise Failure(f"the wheel of {name} holds no program")
+        return found
+
+    # -- Maven
+
+    def maven_jar(self, group, artifact, version, classifier, folder):
+        """A jar from the local Maven repository, or fetched into folder by Maven."""
+        name = f"{artifact}-{version}{'-' + classifier if classifier else ''}.jar"
+        local = self.maven_repository / group.replace(".", "/") / artifact / version / name
+        if local.is_file():
+            return local
+        coordinates = f"{group}:{artifact}:{version}:jar{':' + classifier if classifier else ''}"
+        say(f"fetching {coordinates}")
+        plugin = f"org.apache.maven.plugins:maven-dependency-plugin:{self.properties['maven-dependency-plugin.version']}:copy"
+        # Not from the project's folder: its pom.xml and .mvn settings are of no use to a single download.
+        run(["mvn", "-B", "-q", plugin, f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}", "-Dmdep.useBaseVersion=true"],
+            f"fetching {coordinates}", cwd=self.root)
+        return folder / name
+
+    def preset_jars(self):
+        versions = self.properties
+        return [("javacpp", versions["javacpp.version"]), ("openblas", versions["openblas.version"]),
+                ("pytorch", versions["pytorch.version"])]
+
+    def libraries(self):
+        platform = self.properties["molfuse.platform"]
+        version = self.properties["pytorch.version"]
+
+        def fill(folder):
+            say(f"unpacking libtorch's libraries of the preset pytorch {version}")
+            fetched = folder / "fetched"
+            jar = self.maven_jar("org.bytedeco", "pytorch", version, platform, fetched)
+            with zipfile.ZipFile(jar) as archive:
+                for name in PRESET_LIBRARIES:
+                    entry = f"org/bytedeco/pytorch/{platform}/{name}"
+                    with archive.open(entry) as source, open(folder / name, "wb") as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+            shutil.rmtree(fetched, ignore_errors=True)
+        return {"MOLFUSE_PRESET_LIBRARIES": [self.folder(f"pytorch-{version}-{platform}", fill)]}
+
+    def classpath(self):
+        versions = self.preset_jars()
+        name = "preset-jars-" + hashlib.sha256(repr(versions).encode()).hexdigest()[:12]
+        folder = self.root / name
+        if not folder.is_dir():
+            local = [self.maven_repository / "org/bytedeco" / artifact / version / f"{artifact}-{version}.jar"
+                     for artifact, version in versions]
+            if all(jar.is_file() for jar in local):
+                return {"MOLFUSE_PRESET_CLASSPATH": local}
+
+        def fill(temporary):
+            for artifact, version in versions:
+                jar = self.maven_jar("org.bytedeco", artifact, version, None, temporary)
+                if jar.parent != temporary:
+                    shutil.copy(jar, temporary)
+        folder = self.folder(name, fill)
+        return {"MOLFUSE_PRESET_CLASSPATH": [folder / f"{artifact}-{version}.jar" for artifact, version in versions]}
+
+    # -- build tools
+
+    def cmake(self):
+        system = shutil.which("cmake")
+        if system and shutil.which("ctest"):
+            match = re.search(r"cmake version (\d+)\.(\d+)", run([system, "--version"], "asking CMake's version"))
+            if match and tuple(map(int, match.groups())) >= CMAKE_MINIMUM:
+                return {"MOLFUSE_CMAKE": [system], "MOLFUSE_CTEST": [shutil.which("ctest")]}
+        programs = self.python_tool("cmake")
+        return {"MOLFUSE_CMAKE": [programs["cmake"]], "MOLFUSE_CTEST": [programs["ctest"]]}
+
+    def ninja(self):
+        system = shutil.which("ninja") or shutil.which("ninja-build")
+        return {"MOLFUSE_NINJA": [system or self.python_tool("ninja")["ninja"]]}
+
+    def googletest(self):
+        system = pathlib.Path("/usr/src/googletest")
+        if (system / "CMakeLists.txt").is_file():
+            return {"MOLFUSE_GOOGLETEST_SOURCE": [system]}
+        if not (shutil.which("apt-get") and shutil.which("dpkg")):
+            # Elsewhere CMake looks for an installed GoogleTest itself.
+            return {"MOLFUSE_GOOGLETEST_SOURCE": []}
+
+        def fill(folder):
+            say("fetching GoogleTest's Debian package")
+            state = folder / "apt"
+            for part in ("state/lists/partial", "cache/archives/partial"):
+                (state / part).mkdir(parents=True)
+            # A state of its own, so that neither root nor an earlier `apt-get update` is needed.
+            options = ["-o", f"Dir::State={state}/state", "-o", "Dir::State::status=/var/lib/dpkg/status",
+                       "-o", f"Dir::Cache={state}/cache", "-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="]
+            run(["apt-get", *options, "-q", "update"], "reading the package lists")
+            run(["apt-get", *options, "-q", "download", "googletest"], "downloading googletest", cwd=folder)
+            package = next(folder.glob("googletest_*.deb"))
+            run(["dpkg", "-x", package, folder], "unpacking googletest")
+            package.unlink()
+            shutil.rmtree(state)
+        return {"MOLFUSE_GOOGLETEST_SOURCE": [self.folder("googletest", fill) / "usr/src/googletest"]}
+
+
+ITEMS = ("headers", "libraries", "classpath", "googletest", "cmake", "ninja")
+
+
+def default_cache():
+    base = os.environ.get("MOLFUSE_CACHE")
+    if base:
+        return pathlib.Path(base).expanduser().absolute()
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "molfuse"
+
+
+def default_maven_repository():
+    return pathlib.Path("~/.m2/repository").expanduser()
+
+
+def provide(items, maven_repository=None):
+    """The variables of the items as a dict of lists of paths."""
+    cache = Cache(default_cache(), pathlib.Path(maven_repository or default_maven_repository()))
+    result = {}
+    for item in items:
+        result.update(getattr(cache, item)())
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("items", nargs="+", choices=ITEMS, metavar="ITEM", help=", ".join(ITEMS))
+    parser.add_argument("--maven-repository", help="local Maven repository to look in first")
+    parser.add_argument("--format", choices=("cmake", "lines"), default="lines")
+    options = parser.parse_args()
+    try:
+        found = provide(options.items, options.maven_repository)
+    except Failure as failure:
+        say(str(failure))
+        return 1
+    for name, paths in found.items():
+        if options.format == "cmake":
+            print(f'set({name} "{";".join(map(str, paths))}")')
+        else:
+            print(f"{name}={os.pathsep.join(map(str, paths))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Maven's way into the native build.
+
+    native.py build --build-dir DIR --generated-java DIR --install DIR   configures if needed, builds, copies the libraries
+    native.py test  --build-dir DIR --sanitized-build-dir DIR            runs CTest on that build and on a sanitized one
+"""
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import bootstrap
+
+ROOT = bootstrap.ROOT
+
+
+def call(*command, environment=None):
+    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, env=environment)
+    if done.returncode != 0:
+        raise bootstrap.Failure(f"failed: {' '.join(map(str, command))}")
+
+
+def parallel_jobs():
+    """Kernel sources take up to 1 GiB each to compile; cmake/jobs.cmake holds those with libtorch's headers back further."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        with open("/proc/meminfo") as file:
+            free = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+        return max(1, min(cores, free // (1 << 20)))
+    except (OSError, StopIteration):
+        return cores
+
+
+def configure_and_build(tools, build_dir, settings):
+    build_dir.mkdir(parents=True, exist_ok=True)
+    arguments = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools['ninja']}", f"-DPython3_EXECUTABLE={sys.executable}", *settings]
+    # Ninja itself configures again when a CMake file changed; this is for a new folder, new settings or a failed first try.
+    record = build_dir / "configured-with.json"
+    wanted = json.dumps([str(tools["cmake"]), str(ROOT), arguments, os.environ.get("CXX"), os.environ.get("CXXFLAGS")])
+    if not record.is_file() or record.read_text() != wanted:
+        record.unlink(missing_ok=True)
+        call(tools["cmake"], "--log-level=STATUS", "-S", ROOT, "-B", build_dir, *arguments)
+        record.write_text(wanted)
+    call(tools["cmake"], "--build", build_dir, "--parallel", parallel_jobs())
+
+
+def install(build_dir, target):
+    """Copies the libraries that changed, so that an unchanged jar stays unchanged."""
+    target.mkdir(parents=True, exist_ok=True)
+    built = {library.name: library for library in (build_dir / "lib").glob("*.so")}
+    for name, library in built.items():
+        copy = target / name
+        status = library.stat()
+        if not copy.is_file() or (copy.stat().st_size, copy.stat().st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+            # Not over the old file: a running program may have it mapped.
+            fresh = target / f".{name}.new"
+            shutil.copy2(library, fresh)
+            fresh.replace(copy)
+    for stale in set(path.name for path in target.glob("*.so")) - set(built):
+        (target / stale).unlink()
+
+
+def build(tools, options):
+    configure_and_build(tools, options.build_dir, [
+        "-DMOLFUSE_TORCH=ON", "-DMOLFUSE_JNI=ON", "-DMOLFUSE_TESTS=ON", f"-DMOLFUSE_JAVA_OUTPUT={options.generated_java}",
+        f"-DMOLFUSE_MAVEN_REPOSITORY={options.maven_repository or ''}"])
+    install(options.build_dir, options.install)
+
+
+def test(tools, options):
+    # Maven leaves ${test} as it is where no single Java test was asked for.
+    if "true" in options.skip or (options.only and not options.only.startswith("${")):
+        print("molfuse: native tests are skipped", flush=True)
+        return
+    configure_and_build(tools, options.sanitized_build_dir, ["-DMOLFUSE_SANITIZE=ON", "-DMOLFUSE_TORCH=OFF", "-DMOLFUSE_JNI=OFF",
+                                                             "-DMOLFUSE_TESTS=ON", "-DMOLFUSE_EMULATE_AVX512=ON"])
+    for folder in (options.build_dir, options.sanitized_build_dir):
+        call(tools["ctest"], "--test-dir", folder, "--output-on-failure", "--no-tests=error")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=("build", "test"))
+    parser.add_argument("--build-dir", required=True, type=pathlib.Path)
+    parser.add_argument("--sanitized-build-dir", type=pathlib.Path)
+    parser.add_argument("--generated-java", type=pathlib.Path)
+    parser.add_argument("--install", type=pathlib.Path)
+    parser.add_argument("--maven-repository")
+    parser.add_argument("--skip", action="append", default=[], help="true: do nothing (for Maven's skipTests)")
+    parser.add_argument("--only", default="", help="a Java test was chosen: leave the native ones out")
+    options = parser.parse_args()
+    try:
+        found = bootstrap.provide(["cmake", "ninja"], options.maven_repository)
+        tools = {"cmake": found["MOLFUSE_CMAKE"][0], "ctest": found["MOLFUSE_CTEST"][0], "ninja": found["MOLFUSE_NINJA"][0]}
+        (build if options.action == "build" else test)(tools, options)
+    except bootstrap.Failure as failure:
+        bootstrap.say(str(failure))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

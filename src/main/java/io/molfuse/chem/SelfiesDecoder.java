@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.chem;
+
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+
+/**
+ * One translation of a SELFIES string. Symbols are read from left to right with a state, the number of bonds the last atom may
+ * still make; a symbol that asks for more gets what is left. Branches nest, which is kept on a stack of its own so that no input
+ * overflows Java's. Ring bonds are made last, in the order they were read, as far as both ends have bonds left.
+ */
+final class SelfiesDecoder {
+  private static final int NONE = -1;
+  private static final int UNLIMITED = Integer.MAX_VALUE;
+  private static final int CLOSED = -1;
+
+  private final String selfies;
+  private final SelfiesConstraints constraints;
+
+  // The symbols of the fragment at hand.
+  private final List<SelfiesSymbol> symbols = new ArrayList<>();
+  private final List<Integer> positions = new ArrayList<>();
+  private int next;
+
+  // Atoms. A child is an atom bonded to an earlier one; siblings are chained in order.
+  private SelfiesSymbol[] atoms;
+  private int[] free;
+  private int[] parent;
+  private int[] bond;
+  private int[] firstChild;
+  private int[] lastChild;
+  private int[] sibling;
+  private int atomCount;
+  private final List<Integer> roots = new ArrayList<>(1);
+
+  /** A ring symbol, and the bond it became. */
+  private static final class Ring {
+    final int low;
+    final int high;
+    final SelfiesSymbol symbol;
+    int order;
+    int number;
+    Ring nextOfLow;
+    Ring nextOfHigh;
+
+    Ring(int low, int high, SelfiesSymbol symbol, int order) {
+      this.low = low;
+      this.high = high;
+      this.symbol = symbol;
+      this.order = order;
+    }
+  }
+
+  private final List<Ring> rings = new ArrayList<>();
+  private Ring[] ringHead;
+  private Ring[] ringTail;
+
+  SelfiesDecoder(String selfies, SelfiesConstraints constraints) {
+    this.selfies = selfies;
+    this.constraints = constraints;
+  }
+
+  String decode() {
+    int most = 1;
+    for (int i = 0; i < selfies.length(); i++) {
+      most += selfies.charAt(i) == ']' ? 1 : 0;
+    }
+    atoms = new SelfiesSymbol[most];
+    free = new int[most];
+    parent = new int[most];
+    bond = new int[most];
+    firstChild = new int[most];
+    lastChild = new int[most];
+    sibling = new int[most];
+    int from = 0;
+    while (from <= selfies.length()) {
+      int dot = selfies.indexOf('.', from);
+      int to = dot < 0 ? selfies.length() : dot;
+      readSymbols(from, to);
+      derive();
+      from = to + 1;
+    }
+    formRings();
+    return write();
+  }
+
+  private void readSymbols(int from, int to) {
+    symbols.clear();
+    positions.clear();
+    next = 0;
+    int left = selfies.indexOf('[', from);
+    while (left >= 0 && left < to) {
+      int right = selfies.indexOf(']', left + 1);
+      if (right < 0 || right >= to) {
+        throw new SelfiesException(selfies, "bracket [ is not closed", left);
+      }
+      SelfiesSymbol symbol = SelfiesSymbol.of(selfies.substring(left, right + 1));
+      if (symbol.kind != SelfiesSymbol.Kind.NOP) {
+        symbols.add(symbol);
+        positions.add(left);
+      }
+      left = right + 1;
+    }
+  }
+
+  /** The main chain or a branch that is being read. */
+  private static final class Chain {
+    final Chain outer;
+    final int limit;
+    int read;
+    int state;
+    int last;
+
+    Chain(Chain outer, int limit, int state, int last) {
+      this.outer = outer;
+      this.limit = limit;
+      this.state = state;
+      this.last = last;
+    }
+  }
+
+  private void derive() {
+    Chain chain = new Chain(null, UNLIMITED, 0, NONE);
+    while (chain != null) {
+      if (chain.state != CLOSED && chain.read < chain.limit && next < symbols.size()) {
+        SelfiesSymbol symbol = symbols.get(next++);
+        chain.read++;
+        switch (symbol.kind) {
+          case BRANCH:
+            // An atom with one bond left keeps it for the chain: then the symbols behind are read as if there were no branch.
+            if (chain.state > 1) {
+              int start = Math.min(chain.state - 1, symbol.order);
+              chain.state -= start;
+              int length = readNumber(symbol.indexLength) + 1;
+              chain.read += symbol.indexLength;
+              chain = new Chain(chain, length, start, chain.last);
+            }
+            break;
+          case RING:
+            if (chain.state > 0) {
+              int order = Math.min(symbol.order, chain.state);
+              chain.state -= order;
+              int low = Math.max(0, chain.last - (readNumber(symbol.indexLength) + 1));
+              chain.read += symbol.indexLength;
+              rings.add(new Ring(low, chain.last, symbol, order));
+              if (chain.state == 0) {
+                chain.state = CLOSED;
+              }
+            }
+            break;
+          case EPSILON:
+            chain.state = chain.state == 0 ? 0 : CLOSED;
+            break;
+          case ATOM:
+            readAtom(symbol, chain);
+            break;
+          default:
+            throw invalid(symbol);
+        }
+      } else {
+        // What a branch announced but could not use is skipped.
+        if (chain.limit == UNLIMITED) {
+          next = symbols.size();
+        } else if (chain.read < chain.limit) {
+          int skipped = Math.min(chain.limit - chain.read, symbols.size() - next);
+          next += skipped;
+          chain.read += skipped;
+        }
+        if (chain.outer != null) {
+          chain.outer.read += chain.read;
+        }
+        chain = chain.outer;
+      }
+    }
+  }
+
+  private SelfiesException invalid(SelfiesSymbol symbol) {
+    return new SelfiesException(selfies, "invalid symbol " + symbol.text, positions.get(next - 1));
+  }
+
+  private void readAtom(SelfiesSymbol symbol, Chain chain) {
+    int capacity = constraints.capacity(symbol.element, symbol.charge) - symbol.hydrogens;
+    if (capacity < 0) {
+      throw invalid(symbol);
+    }
+    int order = Math.min(Math.min(symbol.order, chain.state), capacity);
+    if (order == 0 && chain.state > 0) {
+      chain.state = CLOSED;
+      return;
+    }
+    int atom = atomCount++;
+    atoms[atom] = symbol;
+    free[atom] = capacity - order;
+    parent[atom] = chain.state == 0 ? NONE : chain.last;
+    bond[atom] = order;
+    firstChild[atom] = NONE;
+    sibling[atom] = NONE;
+    if (order == 0) {
+      roots.add(atom);
+    } else {
+      int before = chain.last;
+      free[before] -= order;
+      if (firstChild[before] == NONE) {
+        firstChild[before] = atom;
+      } else {
+        sibling[lastChild[before]] = atom;
+      }
+      lastChild[before] = atom;
+    }
+    chain.last = atom;
+    chain.state = free[atom] == 0 ? CLOSED : free[atom];
+  }
+
+  /** The number spelled by the next symbols, most significant first; symbols past the end count as 0. */
+  private int readNumber(int length) {
+    int number = 0;
+    for (int i = 0; i < length; i++) {
+      number = number * SelfiesSymbol.INDEX_ALPHABET.size() + (next < symbols.size() ? symbols.get(next++).digit : 0);
+    }
+    return number;
+  }
+
+  private void formRings() {
+    if (rings.isEmpty()) {
+      return;
+    }
+    ringHead = new Ring[atomCount];
+    ringTail = new Ring[atomCount];
+    for (Ring ring : rings) {
+      int low = ring.low;
+      int high = ring.high;
+      if (low == high || free[low] <= 0 || free[high] <= 0) {
+        continue;
+      }
+      int order = Math.min(ring.order, Math.min(free[low], free[high]));
+      Ring existing = ringBetween(low, high);
+      if (parent[high] == low || existing != null) {
+        // A ring over atoms that are bonded already makes that bond stronger.
+        int old = existing != null ? existing.order : bond[high];
+        int stronger = Math.min(old + order, 3);
+        free[low] -= stronger - old;
+        free[high] -= stronger - old;
+        if (existing != null) {
+          existing.order = stronger;
+        } else {
+          bond[high] = stronger;
+        }
+        continue;
+      }
+      ring.order = order;
+      free[low] -= order;
+      free[high] -= order;
+      link(low, ring);
+      link(high, ring);
+    }
+  }
+
+  private Ring ringBetween(int low, int high) {
+    for (Ring ring = ringHead[low]; ring != null; ring = following(ring, low)) {
+      if (ring.low == low && ring.high == high) {
+        return ring;
+      }
+    }
+    return null;
+  }
+
+  private static Ring following(Ring ring, int atom) {
+    return ring.low == atom ? ring.nextOfLow : ring.nextOfHigh;
+  }
+
+  private void link(int atom, Ring ring) {
+    Ring tail = ringTail[atom];
+    if (tail == null) {
+      ringHead[atom] = ring;
+    } else if (tail.low == atom) {
+      tail.nextOfLow = ring;
+    } else {
+      tail.nextOfHigh = ring;
+    }
+    ringTail[atom] = ring;
+  }
+
+  private String write() {
+    StringBuilder out = new StringBuilder(selfies.length());
+    int[] stack = new int[atomCount];
+    int[] nextChild = Arrays.copyOf(firstChild, atomCount);
+    boolean[] inBranch = new boolean[atomCount];
+    int ringNumber = 0;
+    for (int i = 0; i < roots.size(); i++) {
+      if (i > 0) {
+        out.append('.');
+      }
+      int depth = 0;
+      int root = roots.get(i);
+      stack[depth++] = root;
+      ringNumber = writeAtom(root, ringNumber, out);
+      while (depth > 0) {
+        int atom = stack[depth - 1];
+        int child = nextChild[atom];
+        if (child == NONE) {
+          depth--;
+          if (inBranch[atom]) {
+            out.append(')');
+          }
+          continue;
+        }
+        nextChild[atom] = sibling[child];
+        if (sibling[child] != NONE) {
+          inBranch[child] = true;
+          out.append('(');
+        }
+        writeBond(bond[child], atoms[child].stereo, out);
+        ringNumber = writeAtom(child, ringNumber, out);
+        stack[depth++] = child;
+      }
+    }
+    return out.toString();
+  }
+
+  /** Writes an atom and its ring bonds; gives the highest ring number so far. Numbers are not used again. */
+  private int writeAtom(int atom, int ringNumber, StringBuilder out) {
+    int highest = ringNumber;
+    out.append(atoms[atom].smiles);
+    for (Ring ring = ringHead == null ? null : ringHead[atom]; ring != null; ring = following(ring, atom)) {
+      if (ring.number == 0) {
+        ring.number = ++highest;
+      }
+      writeBond(ring.order, ring.low == atom ? ring.symbol.stereo : ring.symbol.closingStereo, out);
+      if (ring.number >= 10) {
+        out.append('%');
+      }
+      out.append(ring.number);
+    }
+    return highest;
+  }
+
+  private static void writeBond(int order, char stereo, StringBuilder out) {
+    if (order == 2) {
+      out.append('=');
+    } else if (order == 3) {
+      out.append('#');
+    } else if (stereo != 0) {
+      out.append(stereo);
+    }
+  }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.cli;
+
+import java.nio.file.Path;
+import picocli.CommandLine.Option;
+
+/** The options of training. Boxed ones have no value unless given, so that the preset's or the resumed run's holds. */
+final class TrainOptions {
+  @Option(
+      names = "--data",
+      paramLabel = "FILE",
+      description = "SMILES file, one molecule a line, optionally gzipped (default: the bundled 25,000 molecules).")
+  Path data;
+
+  @Option(
+      names = "--preset",
+      paramLabel = "NAME",
+      description = {
+        "Size of model and training: tiny (seconds), quick (minutes), small, medium, large.",
+        "Default: quick for the bundled molecules, else by the number of molecules: small below 50,000, medium below"
+            + " 500,000, large."
+      })
+  Preset.Name preset;
+
+  @Option(names = "--max-steps", paramLabel = "N", description = "End after N optimiser steps, however many epochs that is.")
+  Long maxSteps;
+
+  @Option(names = "--epochs", paramLabel = "N", description = "End after N passes over the data.")
+  Long epochs;
+
+  @Option(
+      names = "--max-minutes",
+      paramLabel = "N",
+      description = "End training after N minutes; the learning rate follows the clock if it is ahead of the steps.")
+  Double maxMinutes;
+
+  @Option(names = "--batch-size", paramLabel = "N", description = "Molecules of a batch.")
+  Integer batchSize;
+
+  @Option(names = "--learning-rate", paramLabel = "X", description = "Base learning rate.")
+  Double learningRate;
+
+  @Option(names = "--beta", paramLabel = "X", description = "Weight of the Kullback-Leibler term.")
+  Double beta;
+
+  @Option(
+      names = "--seed",
+      paramLabel = "S",
+      defaultValue = "0",
+      description = "Decides initial parameters, order of molecules, dropout and samples (default: ${DEFAULT-VALUE}).")
+  long seed;
+
+  @Option(
+      names = "--output",
+      paramLabel = "DIR",
+      description = "Folder for checkpoints (default: molfuse-run, or molfuse-run-2 and so on if that holds a run).")
+  Path output;
+
+  @Option(names = "--overwrite", description = "Delete the run that the output folder holds.")
+  boolean overwrite;
+
+  @Option(
+      names = "--resume",
+      paramLabel = "DIR",
+      description = "Continue the run in this folder from its last checkpoint, with its data and settings.")
+  Path resume;
+
+  @Option(names = "--log-every", paramLabel = "N", description = "Steps between logged steps (default: by the run's length).")
+  Integer logEvery;
+
+  @Option(
+      names = "--samples",
+      paramLabel = "N",
+      defaultValue = "100",
+      description = "Molecules to generate at the end (default: ${DEFAULT-VALUE}).")
+  int samples;
+
+  @Option(
+      names = "--json",
+      description = {
+        "Write one JSON object per logged step to standard output: step, total_loss, recon_loss, kl_loss, perplexity,"
+            + " token_accuracy, learning_rate, molecules_per_second and more; the last one has event=finished and"
+            + " checkpoint, validity, uniqueness, novelty."
+      })
+  boolean json;
+}

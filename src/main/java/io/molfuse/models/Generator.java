@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.models;
+
+import io.molfuse.chem.Vocabulary;
+import io.molfuse.train.Seeds;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Random;
+import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.NoGradGuard;
+import org.bytedeco.pytorch.Tensor;
+
+/**
+ * Writes molecules: latents from the prior or from the caller, decoded in batches with a key/value cache until every sequence
+ * of the batch has ended.
+ */
+@SuppressWarnings("try") // A scope does its work by being open.
+public final class Generator {
+  private static final int BATCH = 64;
+
+  private final MolecularVae model;
+  private final Vocabulary vocabulary;
+  private final int maxLength;
+
+  /**
+   * A generator that stays within the model's own maximum length.
+   *
+   * @param model stays the caller's
+   * @param vocabulary the one the model was trained with
+   */
+  public Generator(MolecularVae model, Vocabulary vocabulary) {
+    if (vocabulary.size() != model.vocabularySize()) {
+      throw new IllegalArgumentException(
+          "vocabulary must have the model's " + model.vocabularySize() + " tokens, but has " + vocabulary.size());
+    }
+    this.model = model;
+    this.vocabulary = vocabulary;
+    maxLength = model.config().decoder().maxLength();
+  }
+
+  /**
+   * Molecules with latents drawn from the prior.
+   *
+   * @param count how many
+   * @param options how tokens are drawn
+   * @return SELFIES
+   */
+  public List<String> sample(int count, GenerationOptions options) {
+    if (count < 0) {
+      throw new IllegalArgumentException("count must be at least 0, but is " + count);
+    }
+    List<String> molecules = new ArrayList<>(count);
+    int size = model.config().latent().size();
+    for (int first = 0; first < count; first += BATCH) {
+      int rows = Math.min(BATCH, count - first);
+      Random[] random = new Random[rows];
+      float[] latents = new float[rows * size];
+      for (int row = 0; row < rows; row++) {
+        random[row] = new Random(Seeds.mix(options.seed(), first + row));
+        for (int i = 0; i < size; i++) {
+          latents[row * size + i] = (float) random[row].nextGaussian();
+        }
+      }
+      molecules.addAll(decode(latents, random, options));
+    }
+    return molecules;
+  }
+
+  /**
+   * The molecules that latents stand for.
+   *
+   * @param latents [B, slots * width] row by row
+   * @param options how tokens are drawn
+   * @return SELFIES, one a row
+   */
+  public List<String> decode(float[] latents, GenerationOptions options) {
+    int size = model.config().latent().size();
+    if (latents.length % size != 0) {
+      throw new IllegalArgumentException(
+          "latents must hold rows of " + size + " numbers, but holds " + latents.length + " numbers");
+    }
+    List<String> molecules = new ArrayList<>();
+    for (int first = 0; first < latents.length / size; first += BATCH) {
+      int rows = Math.min(BATCH, latents.length / size - first);
+      Random[] random = new Random[rows];
+      for (int row = 0; row < rows; row++) {
+        random[row] = new Random(Seeds.mix(options.seed(), first + row));
+      }
+      molecules.addAll(decode(Arrays.copyOfRange(latents, first * size, (first + rows) * size), random, options));
+    }
+    return molecules;
+  }
+
+  private List<String> decode(float[] latents, Random[] random, GenerationOptions options) {
+    int rows = random.length;
+    long[][] sequences = new long[rows][maxLength];
+    int[] lengths = new int[rows];
+    TokenSampler sampler = new TokenSampler(options, forbidden());
+    try (PointerScope scope = new PointerScope();
+        NoGradGuard noGrad = new NoGradGuard()) {
+      Tensor rowsOfLatents =
+          Tensors.floats(model.device(), latents, rows, model.config().latent().size());
+      DecoderCache cache = model.cache(rowsOfLatents, maxLength);
+      long[] current = new long[rows];
+      Arrays.fill(current, Vocabulary.SOS);
+      boolean[] ended = new boolean[rows];
+      int open = rows;
+      // One position is left for the start token.
+      for (int position = 0; open > 0 && position < maxLength - 1; position++) {
+        float[] logits;
+        try (PointerScope step = new PointerScope()) {
+          logits = Tensors.toFloats(model.step(Tensors.longs(model.device(), current, rows), position, cache));
+        }
+        for (int row = 0; row < rows; row++) {
+          if (ended[row]) {
+            current[row] = Vocabulary.PAD;
+            continue;
+          }
+          current[row] = sampler.draw(logits, row, random[row]);
+          if (current[row] == Vocabulary.EOS) {
+            ended[row] = true;
+            open--;
+          } else {
+            sequences[row][lengths[row]++] = current[row];
+          }
+        }
+      }
+    }
+    List<String> molecules = new ArrayList<>(rows);
+    for (int row = 0; row < rows; row++) {
+      molecules.add(vocabulary.decode(sequences[row], 0, lengths[row]));
+    }
+    return molecules;
+  }
+
+  /** Padding, start and unknown say nothing about a molecule. */
+  private boolean[] forbidden() {
+    boolean[] forbidden = new boolean[vocabulary.size()];
+    forbidden[Vocabulary.PAD] = true;
+    forbidden[Vocabulary.SOS] = true;
+    forbidden[Vocabulary.UNK] = true;
+    return forbidden;
+  }
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.models;
+
+import io.molfuse.ops.Graph;
+import io.molfuse.ops.GraphAttention;
+import io.molfuse.ops.LatentConcat;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorOptions;
+import org.bytedeco.pytorch.TensorVector;
+import org.bytedeco.pytorch.global.torch;
+
+/**
+ * Graph transformer layers (Shi et al. 2020): attention over neighbours plus a skip projection, batch norm, ReLU, dropout. The
+ * selected layers are mean-pooled as soon as they are computed, each into its columns of the result.
+ */
+final class GraphEncoder {
+  private static final class Layer {
+    final Linear queryKeyValueSkip;
+    final BatchNorm norm;
+
+    Layer(ParameterFactory parameters, int in, int width) {
+      queryKeyValueSkip = Linear.fused(parameters.under("qkv_skip"), in, width, 4, 1);
+      norm = new BatchNorm(parameters.under("norm"), width);
+    }
+  }
+
+  /**
+   * Brings atomic number, degree, charge, hybridisation, aromaticity and unpaired electrons to about one: the first layer's
+   * scores grow with the square of its input, and softmax saturates.
+   */
+  private static final float[] FEATURE_SCALE = {0.1f, 0.25f, 1, 0.25f, 1, 1};
+
+  private final ModelConfig.Encoder config;
+  private final Tensor featureScale;
+  private final Layer[] layers;
+  private final int[] selected;
+
+  GraphEncoder(ParameterFactory parameters, ModelConfig.Encoder config) {
+    this.config = config;
+    featureScale = parameters.buffer("feature_scale", FEATURE_SCALE);
+    layers = new Layer[config.layers()];
+    for (int i = 0; i < layers.length; i++) {
+      layers[i] =
+          new Layer(
+              parameters.under("layers." + i), i == 0 ? ModelConfig.NODE_FEATURES : config.width(), config.width());
+    }
+    selected = config.selectedLayers();
+  }
+
+  /**
+   * Encodes a batch of graphs.
+   *
+   * @param nodes [V,6] f32
+   * @param graph edges over the V nodes
+   * @param graphPtr [B+1] first node of each graph
+   * @return [B, selected * width]
+   */
+  Tensor apply(Tensor nodes, Graph graph, Tensor graphPtr, Regularize regularize) {
+    int width = config.width();
+    Tensor features = nodes.mul(featureScale);
+    Tensor pooled =
+        torch.empty(
+            new long[] {graphPtr.numel() - 1, (long) selected.length * width},
+            new TensorOptions(nodes.scalar_type()).device(nodes.options().device_opt()),
+            null);
+    int slot = 0;
+    for (int i = 0; i < layers.length; i++) {
+      features = layer(i, features, graph, regularize);
+      while (slot < selected.length && selected[slot] == i + 1) {
+        pooled = LatentConcat.into(pooled, (long) slot * width, features, graphPtr);
+        slot++;
+      }
+    }
+    return pooled;
+  }
+
+  private Tensor layer(int index, Tensor features, Graph graph, Regularize regularize) {
+    Layer layer = layers[index];
+    // split and not narrow: its backward joins the four gradients in one pass.
+    TensorVector parts = layer.queryKeyValueSkip.apply(features).split(config.width(), 1);
+    Tensor attended =
+        GraphAttention.apply(
+            heads(parts.get(0)),
+            heads(parts.get(1)),
+            heads(parts.get(2)),
+            graph,
+            GraphAttention.options().dropout(regularize.probability(config.dropout()), regularize.seed(), index));
+    Tensor joined = attended.view(-1, config.width()).add(parts.get(3));
+    return regularize.dropout(torch.relu(layer.norm.apply(joined, regularize.training())), config.dropout());
+  }
+
+  private Tensor heads(Tensor rows) {
+    return rows.view(rows.size(0), config.heads(), config.channels());
+  }
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.models;
+
+import com.fasterxml.jackson.annotation.JsonProperty;
+import io.molfuse.chem.Vocabulary;
+import io.molfuse.train.AdamW;
+import io.molfuse.train.Checkpoint;
+import io.molfuse.train.CheckpointException;
+import io.molfuse.train.RunDirectory;
+import io.molfuse.train.TrainingState;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch.DeviceType;
+
+/**
+ * Checkpoints of a molecular VAE: config.json (its size), vocabulary.json, model.safetensors, and for resuming
+ * optimizer.safetensors, state.json and run.json (the caller's own settings).
+ */
+public final class VaeCheckpoint {
+  private static final String CONFIG = "config";
+  private static final String VOCABULARY = "vocabulary";
+  private static final String MODEL = "model";
+  private static final String OPTIMIZER = "optimizer";
+  private static final String STATE = "state";
+  private static final String RUN = "run";
+
+  /** Dropout and initialisation do not matter for parameters that are overwritten. */
+  private static final long ANY_SEED = 0;
+
+  private record Tokens(@JsonProperty(value = "tokens", required = true) List<String> tokens) {}
+
+  private final Checkpoint checkpoint;
+
+  private VaeCheckpoint(Checkpoint checkpoint) {
+    this.checkpoint = checkpoint;
+  }
+
+  /**
+   * A model and its vocabulary.
+   *
+   * @param model the receiver closes it
+   * @param vocabulary as in training
+   */
+  public record Loaded(MolecularVae model, Vocabulary vocabulary) implements AutoCloseable {
+    @Override
+    public void close() {
+      model.close();
+    }
+  }
+
+  /**
+   * Saves a model and all that is needed to go on training it.
+   *
+   * @param run the output folder
+   * @param model the model
+   * @param vocabulary its vocabulary
+   * @param settings the caller's settings of the run, as JSON
+   * @param state how far the run is
+   * @param optimizer its moments
+   * @param labels which of last and best to move to this checkpoint
+   * @return the checkpoint's folder
+   */
+  public static Path save(
+      RunDirectory run,
+      MolecularVae model,
+      Vocabulary vocabulary,
+      Object settings,
+      TrainingState state,
+      AdamW optimizer,
+      List<String> labels) {
+    Map<String, Object> documents = new LinkedHashMap<>();
+    documents.put(CONFIG, model.config());
+    documents.put(VOCABULARY, new Tokens(vocabulary.tokens()));
+    documents.put(STATE, state);
+    documents.put(RUN, settings);
+    Map<String, Map<String, Tensor>> tensors = new LinkedHashMap<>();
+    tensors.put(MODEL, model.parameters().tensors());
+    tensors.put(OPTIMIZER, optimizer.state());
+    return run.save(state.step(), new Checkpoint.Content(documents, tensors), labels);
+  }
+
+  /**
+   * Opens a checkpoint.
+   *
+   * @param given a checkpoint's folder, a run's folder, or its "last" or "best"
+   * @param labels which checkpoint to take of a run's folder, the first that exists
+   * @return the checkpoint
+   * @throws CheckpointException if there is none
+   */
+  public static VaeCheckpoint open(Path given, String... labels) {
+    return new VaeCheckpoint(Checkpoint.open(RunDirectory.resolve(given, labels)));
+  }
+
+  /** @return the checkpoint's folder */
+  public Path directory() {
+    return checkpoint.directory();
+  }
+
+  /** @return the size of the model */
+  public ModelConfig config() {
+    return checkpoint.document(CONFIG, ModelConfig.class);
+  }
+
+  /** @return the vocabulary of the model */
+  public Vocabulary vocabulary() {
+    Tokens tokens = checkpoint.document(VOCABULARY, Tokens.class);
+    try {
+      return Vocabulary.of(tokens.tokens());
+    } catch (IllegalArgumentException e) {
+      throw new CheckpointException(checkpoint.documentFile(VOCABULARY) + " is no vocabulary: " + e.getMessage(), e);
+    }
+  }
+
+  /**
+   * The caller's settings of the run.
+   *
+   * @param type what was given to save
+   * @param <T> that type
+   * @return the settings
+   */
+  public <T> T settings(Class<T> type) {
+    return checkpoint.document(RUN, type);
+  }
+
+  /** @return how far the run was */
+  public TrainingState state() {
+    return checkpoint.document(STATE, TrainingState.class);
+  }
+
+  /**
+   * Loads the model.
+   *
+   * @param deviceType where to
+   * @return the model and its vocabulary
+   */
+  public Loaded load(DeviceType deviceType) {
+    Vocabulary vocabulary = vocabulary();
+    MolecularVae model = new MolecularVae(config(), vocabulary.size(), ANY_SEED, deviceType);
+    try {
+      checkpoint.tensors(MODEL, model.parameters().tensors());
+      return new Loaded(model, vocabulary);
+    } catch (RuntimeException e) {
+      model.close();
+      throw e;
+    }
+  }
+
+  /**
+   * Loads the optimiser's moments.
+   *
+   * @param optimizer of a model of the same size
+   */
+  public void loadOptimizer(AdamW optimizer) {
+    checkpoint.tensors(OPTIMIZER, optimizer.state());
+  }
+}

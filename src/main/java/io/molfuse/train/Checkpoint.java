@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.train;
+
+import com.fasterxml.jackson.annotation.JsonProperty;
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.SerializationFeature;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+import java.util.HexFormat;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import org.bytedeco.pytorch.Tensor;
+
+/**
+ * A saved state: a folder of JSON documents and safetensors files, with a manifest that gives each file's length and SHA-256.
+ * A file is checked against the manifest before it is used.
+ */
+public final class Checkpoint {
+  static final String MANIFEST = "manifest.json";
+  static final int FORMAT = 1;
+  private static final String TENSORS = ".safetensors";
+  private static final ObjectMapper JSON = new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
+
+  /**
+   * What a checkpoint is made of.
+   *
+   * @param documents values to write as JSON, by name without extension
+   * @param tensors tensors to write, by file name without extension
+   */
+  public record Content(Map<String, Object> documents, Map<String, Map<String, Tensor>> tensors) {}
+
+  record FileEntry(@JsonProperty("bytes") long bytes, @JsonProperty("sha256") String sha256) {}
+
+  record Manifest(
+      @JsonProperty("format") int format,
+      @JsonProperty("step") long step,
+      @JsonProperty("files") Map<String, FileEntry> files) {}
+
+  private final Path directory;
+  private final Manifest manifest;
+
+  private Checkpoint(Path directory, Manifest manifest) {
+    this.directory = directory;
+    this.manifest = manifest;
+  }
+
+  /**
+   * Opens a checkpoint folder.
+   *
+   * @param directory holds a manifest
+   * @return the checkpoint; its other files are read when asked for
+   * @throws CheckpointException if there is none, or the manifest is damaged
+   */
+  public static Checkpoint open(Path directory) {
+    Path file = directory.resolve(MANIFEST);
+    if (!Files.isDirectory(directory) || !Files.exists(file)) {
+      throw new CheckpointException("no checkpoint at " + directory + ": there is no " + file);
+    }
+    Manifest manifest;
+    try {
+      manifest = JSON.readValue(Files.readAllBytes(file), Manifest.class);
+    } catch (JsonProcessingException e) {
+      throw new CheckpointException(file + " is damaged: it is not the manifest of a checkpoint", e);
+    } catch (IOException e) {
+      throw new CheckpointException("cannot read " + file + ": " + e.getMessage(), e);
+    }
+    if (manifest == null || manifest.files() == null) {
+      throw new CheckpointException(file + " is damaged: it lists no files");
+    }
+    if (manifest.format() != FORMAT) {
+      throw new CheckpointException(
+          file + " has format " + manifest.format() + ", but this version of molfuse reads format " + FORMAT);
+    }
+    return new Checkpoint(directory, manifest);
+  }
+
+  /** @return the folder */
+  public Path directory() {
+    return directory;
+  }
+
+  /** @return optimiser steps done when it was saved */
+  public long step() {
+    return manifest.step();
+  }
+
+  /**
+   * Reads a JSON document.
+   *
+   * @param name without extension
+   * @param type what to make of it
+   * @param <T> that type
+   * @return the value
+   * @throws CheckpointException if the file is missing, damaged, or describes something else
+   */
+  public <T> T document(String name, Class<T> type) {
+    Path file = verified(name + ".json");
+    try {
+      return JSON.readValue(Files.readAllBytes(file), type);
+    } catch (IOException e) {
+      throw new CheckpointException("cannot use " + file + ": " + firstLine(e), e);
+    }
+  }
+
+  /**
+   * The path of a JSON document, checked against the manifest.
+   *
+   * @param name without extension
+   * @return the file
+   * @throws CheckpointException if the file is missing or damaged
+   */
+  public Path documentFile(String name) {
+    return verified(name + ".json");
+  }
+
+  /**
+   * Reads tensors into existing ones.
+   *
+   * @param name of the file, without extension
+   * @param tensors what to overwrite
+   * @throws CheckpointException if the file is missing, damaged, or holds other tensors
+   */
+  public void tensors(String name, Map<String, Tensor> tensors) {
+    Safetensors.readInto(verified(name + TENSORS), tensors);
+  }
+
+  private Path verified(String name) {
+    Path file = directory.resolve(name);
+    FileEntry entry = manifest.files().get(name);
+    if (entry == null) {
+      throw new CheckpointException(directory.resolve(MANIFEST) + " lists no file " + name);
+    }
+    try {
+      if (!Files.exists(file)) {
+        throw new CheckpointException("the checkpoint's file " + file + " is missing");
+      }
+      long bytes = Files.size(file);
+      if (bytes != entry.bytes()) {
+        throw new CheckpointException(
+            String.format("%s is damaged: it has %d bytes, but %d were saved", file, bytes, entry.bytes()));
+      }
+      if (!sha256(file).equals(entry.sha256())) {
+        throw new CheckpointException(file + " is damaged: its checksum is not the one saved with it");
+      }
+    } catch (IOException e) {
+      throw new CheckpointException("cannot read " + file + ": " + e.getMessage(), e);
+    }
+    return file;
+  }
+
+  /** Writes all files of a checkpoint and then the manifest. */
+  static void write(Path directory, long step, Content content) throws IOException {
+    Map<String, FileEntry> files = new LinkedHashMap<>();
+    for (Map.Entry<String, Object> document : content.documents().entrySet()) {
+      String name = document.getKey() + ".json";
+      byte[] text = (JSON.writeValueAsString(document.getValue()) + "\n").getBytes(StandardCharsets.UTF_8);
+      DurableFiles.write(directory.resolve(name), text);
+      files.put(name, entry(directory.resolve(name)));
+    }
+    for (Map.Entry<String, Map<String, Tensor>> tensors : content.tensors().entrySet()) {
+      String name = tensors.getKey() + TENSORS;
+      Safetensors.write(directory.resolve(name), tensors.getValue(), Map.of("format", "pt"));
+      files.put(name, entry(directory.resolve(name)));
+    }
+    byte[] manifest =
+        (JSON.writeValueAsString(new Manifest(FORMAT, step, files)) + "\n").getBytes(StandardCharsets.UTF_8);
+    DurableFiles.write(directory.resolve(MANIFEST), manifest);
+  }
+
+  private static FileEntry entry(Path file) throws IOException {
+    return new FileEntry(Files.size(file), sha256(file));
+  }
+
+  private static String sha256(Path file) throws IOException {
+    try (InputStream in = Files.newInputStream(file)) {
+      MessageDigest digest = MessageDigest.getInstance("SHA-256");
+      byte[] buffer = new byte[1 << 16];
+      for (int count = in.read(buffer); count >= 0; count = in.read(buffer)) {
+        digest.update(buffer, 0, count);
+      }
+      return HexFormat.of().formatHex(digest.digest());
+    } catch (NoSuchAlgorithmException e) {
+      throw new IllegalStateException("every Java platform has SHA-256", e);
+    }
+  }
+
+  private static String firstLine(Exception e) {
+    return String.valueOf(e.getMessage()).lines().findFirst().orElse(e.getClass().getSimpleName());
+  }
+}

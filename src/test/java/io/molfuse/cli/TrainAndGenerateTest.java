@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import io.molfuse.models.TestMolecules;
+import java.io.IOException;
+import java.io.OutputStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.zip.GZIPOutputStream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class TrainAndGenerateTest {
+  @TempDir Path folder;
+
+  private Path drugs() {
+    return TestMolecules.file(folder, TestMolecules.DRUGS);
+  }
+
+  private Program train(Object... more) {
+    List<Object> args =
+        new ArrayList<>(List.of("train", "--data", drugs(), "--preset", "tiny", "--device", "cpu", "--seed", 7));
+    args.addAll(List.of(more));
+    return Program.run(args.toArray());
+  }
+
+  @Test
+  void writesOneObjectPerLoggedStepAndAFinishedOne() throws JsonProcessingException {
+    Path output = folder.resolve("run");
+    Program program = train("--max-steps", 60, "--output", output, "--json", "--samples", 20);
+    assertThat(program.code()).as(program.err()).isZero();
+    List<JsonNode> lines = program.json();
+    JsonNode last = lines.get(lines.size() - 1);
+    List<JsonNode> steps = lines.subList(0, lines.size() - 1);
+    assertThat(steps).hasSize(60);
+    for (JsonNode step : steps) {
+      for (String key :
+          List.of(
+              "step",
+              "total_loss",
+              "recon_loss",
+              "kl_loss",
+              "perplexity",
+              "token_accuracy",
+              "learning_rate",
+              "molecules_per_second")) {
+        assertThat(step.path(key).isNumber()).as("%s in %s", key, step).isTrue();
+      }
+      assertThat(step.path("token_accuracy").asDouble()).isBetween(0.0, 1.0);
+      assertThat(step.path("total_loss").asDouble())
+          .isCloseTo(step.path("recon_loss").asDouble() + 1e-4 * step.path("kl_loss").asDouble(), within(1e-4));
+      assertThat(step.path("perplexity").asDouble())
+          .isCloseTo(Math.exp(step.path("recon_loss").asDouble()), within(0.05));
+    }
+    assertThat(steps.get(59).path("step").asInt()).isEqualTo(60);
+    assertThat(steps.get(59).path("recon_loss").asDouble())
+        .isLessThan(0.85 * steps.get(0).path("recon_loss").asDouble());
+    assertThat(last.path("event").asText()).isEqualTo("finished");
+    assertThat(Path.of(last.path("checkpoint").asText())).isDirectory().hasParent(output);
+    for (String key : List.of("validity", "uniqueness", "novelty")) {
+      assertThat(last.path(key).asDouble(-1)).as(key).isBetween(0.0, 1.0);
+    }
+    assertThat(program.err()).contains("32 for training");
+  }
+
+  @Test
+  void sameSeedTrainsTheSameModel() throws JsonProcessingException {
+    List<JsonNode> first = train("--max-steps", 8, "--output", folder.resolve("a"), "--json", "--samples", 0).json();
+    List<JsonNode> second = train("--max-steps", 8, "--output", folder.resolve("b"), "--json", "--samples", 0).json();
+    for (int i = 0; i < 8; i++) {
+      assertThat(second.get(i).path("total_loss")).isEqualTo(first.get(i).path("total_loss"));
+    }
+    assertThat(first.get(8).path("validity").isNull()).isTrue();
+  }
+
+  @Test
+  void generatesFromTheRunsFolderTheSameForTheSameSeed() throws JsonProcessingException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 30, "--output", output, "--samples", 5).code()).isZero();
+    Program first = Program.run("generate", "--checkpoint", output, "-n", 12, "--seed", 3, "--temperature", 0.8, "--json");
+    assertThat(first.code()).as(first.err()).isZero();
+    List<JsonNode> lines = first.json();
+    assertThat(lines).hasSize(13);
+    assertThat(lines.get(0).has("smiles")).isTrue();
+    assertThat(lines.get(0).has("selfies")).isTrue();
+    assertThat(lines.get(12).path("event").asText()).isEqualTo("finished");
+    assertThat(lines.get(12).path("novelty").isNull()).isTrue();
+    Program again = Program.run("generate", "--checkpoint", output, "-n", 12, "--seed", 3, "--temperature", 0.8, "--json");
+    assertThat(again.out()).isEqualTo(first.out());
+    Program other = Program.run("generate", "--checkpoint", output, "-n", 12, "--seed", 4, "--temperature", 0.8, "--json");
+    assertThat(other.out()).isNotEqualTo(first.out());
+
+    Program plain = Program.run("generate", "--checkpoint", output, "-n", 12, "--seed", 3, "--known", drugs());
+    assertThat(plain.code()).as(plain.err()).isZero();
+    assertThat(plain.out().lines()).hasSize(12);
+    assertThat(plain.err()).contains("novelty");
+  }
+
+  @Test
+  void resumedRunGoesOnAndEndsWhereAStraightOneDoes() throws JsonProcessingException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 10, "--output", output, "--samples", 0).code()).isZero();
+    Program finished = Program.run("train", "--resume", output, "--samples", 0);
+    assertThat(finished.code()).isEqualTo(1);
+    assertThat(finished.err()).contains("is finished already");
+    Program more = Program.run("train", "--resume", output, "--max-steps", 15, "--json", "--samples", 0);
+    assertThat(more.code()).as(more.err()).isZero();
+    assertThat(more.json().get(0).path("step").asInt()).isEqualTo(11);
+    assertThat(more.json()).hasSize(6);
+  }
+
+  @Test
+  void readsGzippedFilesAndReportsBadLines() throws IOException {
+    Path file = folder.resolve("some.smi.gz");
+    try (OutputStream out = new GZIPOutputStream(Files.newOutputStream(file))) {
+      List<String> lines = new ArrayList<>(TestMolecules.DRUGS);
+      lines.add(2, "this is not a molecule");
+      lines.add(5, "C1CC(");
+      out.write(String.join("\n", lines).getBytes(StandardCharsets.UTF_8));
+    }
+    Program program =
+        Program.run(
+            "train", "--data", file, "--preset", "tiny", "--max-steps", 2, "--output", folder.resolve("run"), "--samples", 0);
+    assertThat(program.code()).as(program.err()).isZero();
+    assertThat(program.err()).contains("2 records not used", "some.smi.gz:3", "some.smi.gz:6", "32 for training");
+  }
+
+  @Test
+  void anEarlierRunIsNotOverwrittenUnasked() throws IOException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 2, "--output", output, "--samples", 0).code()).isZero();
+    Program again = train("--max-steps", 3, "--output", output, "--samples", 0);
+    assertThat(again.code()).isEqualTo(1);
+    assertThat(again.err()).contains("holds an earlier run", "--resume", "--overwrite");
+    assertThat(Files.readString(output.resolve("last"))).startsWith("step-00000002");
+    assertThat(train("--max-steps", 3, "--output", output, "--overwrite", "--samples", 0).code()).isZero();
+    assertThat(Files.readString(output.resolve("last"))).startsWith("step-00000003");
+  }
+
+  @Test
+  void usersMistakesGetAMessageAndNoStackTrace() throws IOException {
+    Path nothing = folder.resolve("nothing.smi");
+    fails(1, "nothing.smi", "train", "--data", nothing);
+    Path rubbish = Files.writeString(folder.resolve("rubbish.smi"), "not a molecule\n???\n");
+    fails(1, "rubbish.smi", "train", "--data", rubbish, "--output", folder.resolve("r1"));
+    Path empty = Files.writeString(folder.resolve("empty.smi"), "");
+    fails(1, "empty.smi", "train", "--data", empty, "--output", folder.resolve("r2"));
+    Path file = Files.createFile(folder.resolve("file"));
+    fails(1, "cannot write to the output folder", "train", "--data", drugs(), "--output", file.resolve("run"));
+    fails(1, "no checkpoint at", "generate", "--checkpoint", nothing);
+    fails(1, "no checkpoint at", "train", "--resume", folder.resolve("nowhere"));
+    fails(2, "--max-steps must be at least 1, but is 0", "train", "--max-steps", 0);
+    fails(2, "--learning-rate must be above 0", "train", "--learning-rate", -1);
+    fails(2, "--batch-size", "train", "--batch-size", "many");
+    fails(2, "--preset", "train", "--preset", "huge");
+    fails(2, "--device", "train", "--device", "tpu");
+    fails(2, "--unknown", "train", "--unknown");
+    fails(2, "--temperature must be at least 0", "generate", "--checkpoint", nothing, "--temperature", -1);
+    fails(2, "--top-p must be above 0", "generate", "--checkpoint", nothing, "--top-p", 0);
+    fails(2, "-n must be at least 1", "generate", "--checkpoint", nothing, "-n", 0);
+    fails(2, "--data cannot be given with --resume", "train", "--resume", folder, "--data", nothing);
+  }
+
+  @Test
+  void aMissingGpuIsSaid() {
+    if (!io.molfuse.ops.Molfuse.capabilities().cudaUsable()) {
+      fails(1, "--device cuda: no GPU can be used: ", "train", "--device", "cuda", "--data", drugs());
+    }
+  }
+
+  @Test
+  void damagedCheckpointIsNamed() throws IOException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 2, "--output", output, "--samples", 0).code()).isZero();
+    Path model = output.resolve("step-00000002/model.safetensors");
+    byte[] bytes = Files.readAllBytes(model);
+    bytes[bytes.length / 2] ^= 64;
+    Files.write(model, bytes);
+    fails(1, model + " is damaged", "generate", "--checkpoint", output);
+    fails(1, model + " is damaged", "train", "--resume", output);
+  }
+
+  @Test
+  void divergingTrainingStopsAndKeepsTheCheckpoint() throws IOException {
+    Path output = folder.resolve("run");
+    Program program = train("--epochs", 400, "--learning-rate", 1e30, "--output", output, "--samples", 0);
+    assertThat(program.code()).as(program.err()).isEqualTo(1);
+    assertThat(program.err()).contains("training was stopped", "smaller learning rate").doesNotContain("\tat ");
+    Program generated = Program.run("generate", "--checkpoint", output, "-n", 1);
+    assertThat(generated.err()).doesNotContain("\tat ");
+  }
+
+  private static void fails(int code, String message, Object... args) {
+    Program program = Program.run(args);
+    assertThat(program.code()).as(program.err()).isEqualTo(code);
+    assertThat(program.err()).contains(message).doesNotContain("\tat ");
+    assertThat(program.out()).isEmpty();
+  }
+
+  @Test
+  void verboseShowsTheStackTrace() {
+    Program program = Program.run("generate", "--checkpoint", folder.resolve("none"), "--verbose");
+    assertThat(program.code()).isEqualTo(1);
+    assertThat(program.err()).contains("\tat io.molfuse");
+  }
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.ops;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.util.List;
+import org.bytedeco.pytorch.global.torch.ScalarType;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+
+class MolfuseTest extends InScope {
+  private static final List<String> LEVELS = List.of("baseline", "avx2", "avx512");
+
+  @AfterEach
+  void resetLevel() {
+    Molfuse.setCpuLevel("auto");
+  }
+
+  @Test
+  void versionAndCapabilitiesAreKnown() {
+    Molfuse.load();
+    assertThat(Molfuse.version()).matches("\\d+\\.\\d+\\.\\d+.*");
+    Capabilities capabilities = Molfuse.capabilities();
+    assertThat(capabilities.version()).isEqualTo(Molfuse.version());
+    assertThat(capabilities.libtorch()).startsWith("2.");
+    assertThat(LEVELS).contains(capabilities.cpuVectorLevel(), capabilities.cpuVectorBest());
+    assertThat(capabilities.cpuThreads()).isPositive();
+    assertThat(capabilities.cudaUsable() || !capabilities.cudaReason().isEmpty()).isTrue();
+    assertThat(capabilities.cudnnUsable() || !capabilities.cudnnReason().isEmpty()).isTrue();
+  }
+
+  @Test
+  void everyVectorLevelOfTheMachineMatchesTheFormulas() {
+    int best = LEVELS.indexOf(Molfuse.capabilities().cpuVectorBest());
+    for (String level : LEVELS.subList(0, best + 1)) {
+      Molfuse.setCpuLevel(level);
+      assertThat(Molfuse.capabilities().cpuVectorLevel()).isEqualTo(level);
+      for (ScalarType type : new ScalarType[] {ScalarType.Float, ScalarType.BFloat16, ScalarType.Half, ScalarType.Double}) {
+        new AttentionCase(2, 2, 17, 21, 40).bias(1, 2, 17, 21).causal().check(type);
+        new VaeLossCase(2, 5, 39, 7).check(type);
+      }
+    }
+  }
+
+  @Test
+  void anUnknownVectorLevelIsRefused() {
+    AttentionArgumentsTest.refused("level", "sse9", () -> Molfuse.setCpuLevel("sse9"));
+    AttentionArgumentsTest.refused("level", "null", () -> Molfuse.setCpuLevel(null));
+  }
+
+  @Test
+  void capabilitiesAreReadFromJson() {
+    Capabilities read = CapabilitiesJson.parse(
+        "{ \"version\" : \"1.2.3\",\"libtorch\":\"2.10\", \"cpu_vector_level\":\"avx2\",\"cpu_vector_best\":\"avx512\", "
+            + "\"cpu_threads\": 12 ,\"cuda_compiled\":true,\"cuda_usable\":false,\"cuda_reason\":\"no \\\"driver\\\" \\u00e9\\n\","
+            + "\"cudnn_usable\":true,\"cudnn_reason\":null,\"new_field\":-1.5e3}");
+    assertThat(read)
+        .isEqualTo(new Capabilities("1.2.3", "2.10", "avx2", "avx512", 12, true, false, "no \"driver\" é\n", true, ""));
+    for (String broken : new String[] {"", "{", "{\"a\"}", "[1]", "{\"a\":x}", "{\"a\":1", "{\"a\":\"\\u12\"}", "{\"a\":\"\\"}) {
+      assertThatThrownBy(() -> CapabilitiesJson.parse(broken)).as(broken).isInstanceOf(MolfuseException.class);
+    }
+  }
+}

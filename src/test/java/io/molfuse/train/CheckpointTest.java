@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.train;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.bytedeco.pytorch.global.torch.ScalarType;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+@SuppressWarnings("try")
+class CheckpointTest {
+  @TempDir Path folder;
+
+  private static Map<String, Tensor> tensors() {
+    Map<String, Tensor> tensors = new LinkedHashMap<>();
+    Seeds.seedLibtorch(5);
+    tensors.put("weights", torch.randn(3, 5));
+    tensors.put("transposed", torch.randn(4, 2).transpose(0, 1));
+    tensors.put("scalar", torch.full(new long[0], new org.bytedeco.pytorch.Scalar(2.5)));
+    tensors.put("none", torch.zeros(0, 7));
+    tensors.put("double", torch.randn(2).to(ScalarType.Double));
+    tensors.put("bfloat", torch.randn(9).to(ScalarType.BFloat16));
+    tensors.put("numbers", Tensor.create(new long[] {1, -2, Long.MAX_VALUE}, 3));
+    return tensors;
+  }
+
+  private Path save(long step, List<String> labels) {
+    return RunDirectory.prepare(folder)
+        .save(step, new Checkpoint.Content(Map.of("about", Map.of("a", step)), Map.of("model", tensors())), labels);
+  }
+
+  @Test
+  void safetensorsKeepEveryTypeAndShape() throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      Path file = folder.resolve("all.safetensors");
+      Map<String, Tensor> written = tensors();
+      Safetensors.write(file, written, Map.of("format", "pt"));
+      Map<String, Tensor> read = Safetensors.read(file);
+      assertThat(read.keySet()).containsExactlyElementsOf(written.keySet());
+      written.forEach(
+          (name, tensor) -> {
+            assertThat(read.get(name).scalar_type().intern()).isEqualTo(tensor.scalar_type().intern());
+            assertThat(read.get(name).shape()).isEqualTo(tensor.shape());
+            assertThat(read.get(name).equal(tensor)).as(name).isTrue();
+          });
+      ByteBuffer start = ByteBuffer.wrap(Files.readAllBytes(file)).order(ByteOrder.LITTLE_ENDIAN);
+      assertThat(start.getLong() % 8).isZero();
+      assertThat((char) start.get(8)).isEqualTo('{');
+    }
+  }
+
+  @Test
+  void tensorsComeBackFromACheckpoint() {
+    try (PointerScope scope = new PointerScope()) {
+      save(12, List.of("last"));
+      Checkpoint checkpoint = Checkpoint.open(RunDirectory.resolve(folder, "best", "last"));
+      assertThat(checkpoint.step()).isEqualTo(12);
+      assertThat(checkpoint.document("about", Map.class)).isEqualTo(Map.of("a", 12));
+      Map<String, Tensor> into = tensors();
+      into.values().forEach(Tensor::zero_);
+      checkpoint.tensors("model", into);
+      tensors().forEach((name, tensor) -> assertThat(into.get(name).equal(tensor)).as(name).isTrue());
+    }
+  }
+
+  @Test
+  void onlyLabelledCheckpointsAreKept() throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      save(1, List.of("last", "best"));
+      save(2, List.of("last"));
+      save(3, List.of("last"));
+      Files.createDirectory(folder.resolve("my-notes"));
+      save(4, List.of("last"));
+    }
+    try (var files = Files.list(folder)) {
+      assertThat(files.map(path -> path.getFileName().toString()))
+          .containsExactlyInAnyOrder("step-00000001", "step-00000004", "last", "best", "my-notes");
+    }
+    assertThat(RunDirectory.resolve(folder, "best", "last").getFileName()).hasToString("step-00000001");
+    assertThat(RunDirectory.resolve(folder.resolve("last")).getFileName()).hasToString("step-00000004");
+  }
+
+  @Test
+  void damageIsFoundAndNamed() throws IOException {
+    Path saved;
+    try (PointerScope scope = new PointerScope()) {
+      saved = save(1, List.of("last"));
+    }
+    Path model = saved.resolve("model.safetensors");
+    byte[] good = Files.readAllBytes(model);
+
+    byte[] flipped = good.clone();
+    flipped[good.length - 3] ^= 1;
+    Files.write(model, flipped);
+    refuses(saved, model + " is damaged: its checksum");
+
+    Files.write(model, Arrays.copyOf(good, good.length - 1));
+    refuses(saved, model + " is damaged: it has " + (good.length - 1) + " bytes, but " + good.length + " were saved");
+
+    Files.delete(model);
+    refuses(saved, model + " is missing");
+
+    Files.write(model, good);
+    Files.writeString(saved.resolve("about.json"), "{\"a\" : 2}");
+    assertThatThrownBy(() -> Checkpoint.open(saved).document("about", Map.class))
+        .isInstanceOf(CheckpointException.class)
+        .hasMessageContaining("about.json is damaged");
+
+    Files.writeString(saved.resolve("manifest.json"), "{\"format\": 1, \"st");
+    assertThatThrownBy(() -> Checkpoint.open(saved)).hasMessageContaining("manifest.json is damaged");
+    Files.writeString(saved.resolve("manifest.json"), "{\"format\": 99, \"step\": 1, \"files\": {}}");
+    assertThatThrownBy(() -> Checkpoint.open(saved)).hasMessageContaining("format 99");
+    Files.delete(saved.resolve("manifest.json"));
+    assertThatThrownBy(() -> Checkpoint.open(saved)).hasMessageContaining("no checkpoint at " + saved);
+    Files.writeString(folder.resolve("last"), "../../etc");
+    assertThatThrownBy(() -> RunDirectory.resolve(folder, "last")).hasMessageContaining("last is damaged");
+    assertThatThrownBy(() -> RunDirectory.resolve(folder.resolve("nowhere"), "last"))
+        .hasMessageContaining("no such folder");
+  }
+
+  private static void refuses(Path checkpoint, String message) {
+    try (PointerScope scope = new PointerScope()) {
+      Map<String, Tensor> into = tensors();
+      assertThatThrownBy(() -> Checkpoint.open(checkpoint).tensors("model", into))
+          .isInstanceOf(CheckpointException.class)
+          .hasMessageContaining(message);
+    }
+  }
+
+  @Test
+  void malformedSafetensorsAreRefused() throws IOException {
+    Path file = folder.resolve("bad.safetensors");
+    List<String> headers =
+        List.of(
+            "not json",
+            "{\"x\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [0, 9]}}",
+            "{\"x\": {\"dtype\": \"F32\", \"shape\": [4], \"data_offsets\": [0, 16]}}",
+            "{\"x\": {\"dtype\": \"F32\", \"shape\": [-2], \"data_offsets\": [0, 8]}}",
+            "{\"x\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [-8, 0]}}",
+            "{\"x\": {\"dtype\": \"F31\", \"shape\": [2], \"data_offsets\": [0, 8]}}",
+            "{\"x\": {\"dtype\": \"F32\", \"shape\": [4611686018427387904, 4], \"data_offsets\": [0, 8]}}",
+            "{\"x\": 3}");
+    for (String header : headers) {
+      byte[] text = header.getBytes(StandardCharsets.UTF_8);
+      Files.write(file, ByteBuffer.allocate(8 + text.length + 8).order(ByteOrder.LITTLE_ENDIAN)
+          .putLong(text.length).put(text).array());
+      assertThatThrownBy(() -> Safetensors.read(file))
+          .as(header)
+          .isInstanceOf(CheckpointException.class)
+          .hasMessageContaining("bad.safetensors is damaged");
+    }
+    Files.write(file, new byte[] {1, 2, 3});
+    assertThatThrownBy(() -> Safetensors.read(file)).hasMessageContaining("only 3 bytes");
+    Files.write(file, ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(1L << 60).array());
+    assertThatThrownBy(() -> Safetensors.read(file)).hasMessageContaining("its header claims");
+    assertThatThrownBy(() -> Safetensors.read(folder.resolve("none"))).hasMessageContaining("there is no such file");
+  }
+
+  @Test
+  void otherShapesTypesAndNamesAreRefused() throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      Path file = folder.resolve("model.safetensors");
+      Safetensors.write(file, Map.of("x", torch.zeros(2, 3)), Map.of());
+      assertThatThrownBy(() -> Safetensors.readInto(file, Map.of("x", torch.zeros(3, 2))))
+          .hasMessage(file + " holds x as F32 [2, 3], but the model needs F32 [3, 2]");
+      assertThatThrownBy(() -> Safetensors.readInto(file, Map.of("x", torch.zeros(2, 3).to(ScalarType.Double))))
+          .hasMessageContaining("needs F64 [2, 3]");
+      assertThatThrownBy(() -> Safetensors.readInto(file, Map.of())).hasMessageContaining("does not have");
+      assertThatThrownBy(() -> Safetensors.readInto(file, Map.of("x", torch.zeros(2, 3), "y", torch.zeros(1))))
+          .hasMessageContaining("lacks the tensor y");
+    }
+  }
+
+  @Test
+  void failedSaveLeavesTheEarlierCheckpoint() throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      Path first = save(1, List.of("last"));
+      RunDirectory run = RunDirectory.prepare(folder);
+      // A document that cannot be written stands for a disk that fills up half way.
+      Map<String, Object> documents = new LinkedHashMap<>();
+      documents.put("good", 1);
+      documents.put("bad", new Object());
+      assertThatThrownBy(
+              () -> run.save(2, new Checkpoint.Content(documents, Map.of("model", tensors())), List.of("last")))
+          .isInstanceOf(CheckpointException.class)
+          .hasMessageContaining("cannot save the checkpoint " + folder.resolve("step-00000002"))
+          .hasMessageContaining("earlier checkpoint " + first + " is untouched");
+      assertThat(folder.resolve("step-00000002")).doesNotExist();
+      assertThat(folder.resolve(".saving")).doesNotExist();
+      Checkpoint.open(RunDirectory.resolve(folder, "last")).tensors("model", tensors());
+    }
+  }
+
+  @Test
+  void folderThatCannotBeMadeIsRefused() throws IOException {
+    Path file = Files.createFile(folder.resolve("file"));
+    assertThatThrownBy(() -> RunDirectory.prepare(file.resolve("run")))
+        .isInstanceOf(CheckpointException.class)
+        .hasMessageContaining("cannot write to the output folder " + file.resolve("run"));
+    assertThatThrownBy(() -> RunDirectory.prepare(file)).hasMessageContaining("in the way");
+  }
+}

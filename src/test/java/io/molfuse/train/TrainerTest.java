@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.train;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
+
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class TrainerTest {
+  private static final LearningRateSchedule COSINE = new LearningRateSchedule(LearningRateSchedule.Kind.COSINE, 5, 0.01);
+
+  @TempDir Path folder;
+
+  private static TrainingConfig config(long steps, int accumulation, double rate) {
+    return new TrainingConfig(
+        0, steps, 0, rate, Map.of("offset", 2.0), COSINE, 0, 1, accumulation, 7, 0, 3);
+  }
+
+  private static CheckpointWriter writer(RunDirectory run, LineTask task) {
+    return (state, optimizer, labels) ->
+        run.save(
+            state.step(),
+            new Checkpoint.Content(
+                Map.of("state", state),
+                Map.of("model", task.parameters().tensors(), "optimizer", optimizer.state())),
+            labels);
+  }
+
+  @Test
+  void findsTheLine() {
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config(400, 1, 0.05))) {
+      Trainer.Result result = trainer.run();
+      assertThat(result.ending()).isEqualTo(Trainer.Ending.FINISHED);
+      assertThat(result.state().step()).isEqualTo(400);
+      assertThat(result.state().samples()).isEqualTo(3200);
+      assertThat(task.values()[0]).isCloseTo(2, within(0.01f));
+      assertThat(task.values()[1]).isCloseTo(-3, within(0.01f));
+      assertThat(task.values()[2]).isCloseTo(1, within(0.01f));
+    }
+  }
+
+  @Test
+  void reportsEveryStepAndLogsSome() {
+    List<StepReport> reports = new ArrayList<>();
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config(20, 1, 0.05))) {
+      trainer
+          .listener(
+              new TrainingListener() {
+                @Override
+                public void step(StepReport report) {
+                  reports.add(report);
+                }
+              })
+          .run();
+    }
+    assertThat(reports).extracting(StepReport::step).containsExactlyElementsOf(range(1, 20));
+    assertThat(reports).filteredOn(StepReport::logged).extracting(StepReport::step).containsExactly(1L, 7L, 14L, 20L);
+    assertThat(reports.get(10).epoch()).isEqualTo(2);
+    assertThat(reports.get(9).epoch()).isEqualTo(1);
+    StepReport first = reports.get(0);
+    assertThat(first.learningRate()).isCloseTo(0.05 / 5, within(1e-12));
+    assertThat(first.values()).containsOnlyKeys("total_loss", "half", "grad_norm");
+    assertThat(first.values().get("half")).isCloseTo(first.values().get("total_loss") / 2, within(1e-6));
+    assertThat(reports.get(19).progress()).isEqualTo(1);
+  }
+
+  @Test
+  void resumedRunGoesOnBitForBit() {
+    float[] straight;
+    try (LineTask task = new LineTask(1, 0.3);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config(40, 2, 0.05))) {
+      trainer.run();
+      straight = task.values();
+    }
+
+    RunDirectory run = RunDirectory.prepare(folder);
+    try (LineTask task = new LineTask(1, 0.3);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config(40, 2, 0.05))) {
+      Trainer.Result result =
+          trainer
+              .checkpoints(writer(run, task))
+              .listener(
+                  new TrainingListener() {
+                    @Override
+                    public void step(StepReport report) {
+                      if (report.step() == 17) {
+                        trainer.requestStop();
+                      }
+                    }
+                  })
+              .run();
+      assertThat(result.ending()).isEqualTo(Trainer.Ending.STOPPED);
+      assertThat(result.state().step()).isEqualTo(17);
+      assertThat(task.values()).isNotEqualTo(straight);
+    }
+
+    Checkpoint checkpoint = Checkpoint.open(RunDirectory.resolve(folder, RunDirectory.LAST));
+    assertThat(checkpoint.step()).isEqualTo(17);
+    try (LineTask task = new LineTask(999, 0.3);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config(40, 2, 0.05))) {
+      checkpoint.tensors("model", task.parameters().tensors());
+      checkpoint.tensors("optimizer", trainer.optimizer().state());
+      trainer.resume(checkpoint.document("state", TrainingState.class)).run();
+      assertThat(task.values()).isEqualTo(straight);
+    }
+  }
+
+  @Test
+  void accumulationIsTheMeanOverItsBatches() {
+    BatchSource<float[]> once = LineTask.batches(10);
+    BatchSource<float[]> twice =
+        new BatchSource<>() {
+          @Override
+          public long batchesPerEpoch() {
+            return 20;
+          }
+
+          @Override
+          public float[] batch(long index) {
+            return once.batch(index / 2);
+          }
+        };
+    float[] plain;
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, once, config(12, 1, 0.05))) {
+      trainer.run();
+      plain = task.values();
+    }
+    // The mean of a gradient and itself is the gradient, to the last bit.
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, twice, config(12, 2, 0.05))) {
+      Trainer.Result result = trainer.run();
+      assertThat(task.values()).isEqualTo(plain);
+      assertThat(result.state().samples()).isEqualTo(2 * 12 * 8);
+    }
+  }
+
+  @Test
+  void keepsTheBestCheckpointByValidation() {
+    RunDirectory run = RunDirectory.prepare(folder);
+    List<Boolean> best = new ArrayList<>();
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config(30, 1, 0.05))) {
+      Trainer.Result result =
+          trainer
+              .validation(LineTask.batches(2))
+              .checkpoints(writer(run, task))
+              .listener(
+                  new TrainingListener() {
+                    @Override
+                    public void validated(long step, Map<String, Double> values, boolean isBest) {
+                      best.add(isBest);
+                    }
+                  })
+              .run();
+      assertThat(best).containsExactly(true, true, true);
+      assertThat(result.state().bestStep()).isEqualTo(30);
+    }
+    assertThat(RunDirectory.resolve(folder.resolve("best"))).isEqualTo(RunDirectory.resolve(folder.resolve("last")));
+    assertThat(folder.resolve("step-00000010")).doesNotExist();
+  }
+
+  @Test
+  void lossThatIsNoNumberStopsBeforeTheParametersChange() {
+    BatchSource<float[]> good = LineTask.batches(10);
+    BatchSource<float[]> bad =
+        new BatchSource<>() {
+          @Override
+          public long batchesPerEpoch() {
+            return 3;
+          }
+
+          @Override
+          public float[] batch(long index) {
+            float[] rows = good.batch(index);
+            if (index == 4) {
+              rows[2] = Float.NaN;
+            }
+            return rows;
+          }
+        };
+    RunDirectory run = RunDirectory.prepare(folder);
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, bad, config(30, 1, 0.05))) {
+      trainer.checkpoints(writer(run, task));
+      assertThatThrownBy(trainer::run)
+          .isInstanceOf(TrainingException.class)
+          .hasMessageContaining("total_loss became NaN at step 5")
+          .hasMessageContaining("step-00000003 is kept");
+      for (float value : task.values()) {
+        assertThat(value).isFinite();
+      }
+    }
+    assertThat(Checkpoint.open(RunDirectory.resolve(folder, RunDirectory.LAST)).step()).isEqualTo(3);
+  }
+
+  @Test
+  void timeLimitEndsTheRunWithASmallRate() {
+    List<StepReport> reports = new ArrayList<>();
+    TrainingConfig limited = new TrainingConfig(0, 0, 0.5, 0.01, Map.of(), COSINE, 0, 1, 1, 1, 0, 3);
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), limited)) {
+      Trainer.Result result =
+          trainer
+              .listener(
+                  new TrainingListener() {
+                    @Override
+                    public void step(StepReport report) {
+                      reports.add(report);
+                    }
+                  })
+              .run();
+      assertThat(result.ending()).isEqualTo(Trainer.Ending.TIME_UP);
+      assertThat(result.state().elapsedSeconds()).isBetween(0.5, 5.0);
+    }
+    assertThat(reports.get(reports.size() - 1).learningRate()).isLessThan(0.003);
+  }
+
+  @Test
+  void failureOfTheSourceIsTheRunsFailure() {
+    BatchSource<float[]> failing =
+        new BatchSource<>() {
+          @Override
+          public long batchesPerEpoch() {
+            return 3;
+          }
+
+          @Override
+          public float[] batch(long index) {
+            throw new IllegalStateException("the disk is gone");
+          }
+        };
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, failing, config(30, 1, 0.05))) {
+      assertThatThrownBy(trainer::run)
+          .isInstanceOf(TrainingException.class)
+          .hasMessage("could not make a batch: the disk is gone");
+    }
+  }
+
+  @Test
+  void badConfigurationsAreNamed() {
+    assertThatThrownBy(() -> config(0, 1, 0.1)).hasMessageContaining("one of training.epochs, training.max_steps");
+    assertThatThrownBy(() -> config(10, 0, 0.1)).hasMessage("training.accumulation must be at least 1, but is 0");
+    assertThatThrownBy(() -> config(10, 1, 0)).hasMessage("training.learning_rate must be positive, but is 0.0");
+    assertThatThrownBy(() -> config(10, 1, Double.NaN)).hasMessageContaining("learning_rate");
+  }
+
+  private static List<Long> range(long from, long to) {
+    List<Long> numbers = new ArrayList<>();
+    for (long i = from; i <= to; i++) {
+      numbers.add(i);
+    }
+    return numbers;
+  }
+}
