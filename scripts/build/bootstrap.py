@@ -7,6 +7,7 @@
 Items, and the variables printed for each:
     headers     MOLFUSE_TORCH_INCLUDE      libtorch's C++ headers (PyPI wheel)
     libraries   MOLFUSE_PRESET_LIBRARIES   folder of libc10.so, libtorch_cpu.so, ... (the bytedeco preset's jars)
+    openblas    MOLFUSE_OPENBLAS_LIBRARIES folder of what libtorch_cpu.so needs beside them to run (native tests)
     classpath   MOLFUSE_PRESET_CLASSPATH   jars of JavaCPP and the presets (Java side)
     googletest  MOLFUSE_GOOGLETEST_SOURCE  GoogleTest's source tree
     cmake       MOLFUSE_CMAKE, MOLFUSE_CTEST
@@ -33,6 +34,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements-build.txt"
 CMAKE_MINIMUM = (3, 22)
 PRESET_LIBRARIES = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libgomp.so.1")
+OPENBLAS_LIBRARIES = ("libopenblas.so.0", "libgfortran.so.5", "libquadmath.so.0")
 
 
 class Failure(Exception):
@@ -189,21 +191,28 @@ class Cache:
         return [("javacpp", versions["javacpp.version"]), ("openblas", versions["openblas.version"]),
                 ("pytorch", versions["pytorch.version"])]
 
-    def libraries(self):
+    def native_libraries(self, artifact, names):
+        """A folder of the named libraries out of a preset's jar for this platform."""
         platform = self.properties["molfuse.platform"]
-        version = self.properties["pytorch.version"]
+        version = self.properties[f"{artifact}.version"]
 
         def fill(folder):
-            say(f"unpacking libtorch's libraries of the preset pytorch {version}")
+            say(f"unpacking the libraries of the preset {artifact} {version}")
             fetched = folder / "fetched"
-            jar = self.maven_jar("org.bytedeco", "pytorch", version, platform, fetched)
+            jar = self.maven_jar("org.bytedeco", artifact, version, platform, fetched)
             with zipfile.ZipFile(jar) as archive:
-                for name in PRESET_LIBRARIES:
-                    entry = f"org/bytedeco/pytorch/{platform}/{name}"
+                for name in names:
+                    entry = f"org/bytedeco/{artifact}/{platform}/{name}"
                     with archive.open(entry) as source, open(folder / name, "wb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
             shutil.rmtree(fetched, ignore_errors=True)
-        return {"MOLFUSE_PRESET_LIBRARIES": [self.folder(f"pytorch-{version}-{platform}", fill)]}
+        return self.folder(f"{artifact}-{version}-{platform}", fill)
+
+    def libraries(self):
+        return {"MOLFUSE_PRESET_LIBRARIES": [self.native_libraries("pytorch", PRESET_LIBRARIES)]}
+
+    def openblas(self):
+        return {"MOLFUSE_OPENBLAS_LIBRARIES": [self.native_libraries("openblas", OPENBLAS_LIBRARIES)]}
 
     def classpath(self):
         versions = self.preset_jars()
@@ -263,7 +272,7 @@ class Cache:
         return {"MOLFUSE_GOOGLETEST_SOURCE": [self.folder("googletest", fill) / "usr/src/googletest"]}
 
 
-ITEMS = ("headers", "libraries", "classpath", "googletest", "cmake", "ninja")
+ITEMS = ("headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja")
 
 
 def default_cache():

@@ -151,7 +151,8 @@ def main():
         "[cl]", "[na+]", "[Xx]", "[H]", "[H2]", "[HH]", "[2H]O", "[13CH4]", "[0C]", "[013C]", "[C+0]", "[C-0]", "[C++]", "[C+-]", "[C--]",
         "[C+2]", "[C:1]", "[C:]", "[CH3:12]C", "[Nh]", "[Ts]", "*", "[*]", "C$C", "C~C", "C:C", "F:C", "c", "cc", "c1cccc1", "c1ccc1",
         "[cH-]1cccc1", "[nH]1cccc1", "n1cccc1", "c1cc[se]c1", "c1cc[te]c1", "b1ccccc1", "[al]1cccc1", "[si]1ccccc1", "[as]1ccccc1",
-        "c1cc2ccc3ccc4ccc5ccc6ccc1c1c2c3c4c5c61", "C(C)(C)(C)(C)C", "[C]", "[CH3]", "[N+](C)(C)(C)(C)C", "FF(F)F", "C1CC1(C)1", "O=Cl(=O)=O",
+        "c1cc2ccc3ccc4ccc5ccc6ccc1c1c2c3c4c5c61", "C(C)(C)(C)(C)C", "[C]", "[CH3]", "[N+](C)(C)(C)(C)C", "FF(F)F", "C1CC1(C)1",
+        "O=Cl(=O)=O",
         "c1ccccc1-c1ccccc1", "c1ccccc1c1ccccc1", "c:1:c:c:c:c:c1", "C1=CC=CC=C1.[Na+].[Cl-]", "F/C=C/F", "F/C=C\\F", "F\\C=C1/CCC1",
         "C/C=C/1CCC1", "N[C@@H](C)C(=O)O", "[C@]12(F)CCC1CC2", "C1C[C@]12CC2", "[C@@]1(F)(Cl)CC1", "c1cc%10ccc1%10",
     ]

@@ -189,8 +189,8 @@ TEST(Reparameterize, RefusesBadArguments) {
     spoil(a);
     expect_invalid(molfuse_reparameterize_forward(&a, nullptr), parts);
   };
-  refuse([](auto& a) { a.mean.size[1] = 5; }, {"mean", "[4,6]", "[4,5]"});
-  refuse([](auto& a) { a.mean.dtype = MOLFUSE_F64; }, {"mean", "f32", "f64"});
+  refuse([](auto& a) { a.mean.size[1] = 5; }, {"log_var", "[4,6]", "[4,5]"});
+  refuse([](auto& a) { a.mean.dtype = MOLFUSE_F64; }, {"log_var", "f32", "f64"});
   refuse([](auto& a) { a.log_var.dtype = MOLFUSE_I32; }, {"log_var", "int32"});
   refuse([](auto& a) { a.log_var.ndim = 1; }, {"log_var"});
   refuse([](auto& a) { a.mean.data = nullptr; }, {"mean", "required"});

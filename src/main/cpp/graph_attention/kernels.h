@@ -44,7 +44,7 @@ struct GraphTask {
   int64_t node_begin, node_end, head_begin, head_end;
 };
 
-/// A part of the edges of one hub, for one head. first_* are A [C] (and statistic: A [2]) for this part alone.
+/// A part of the edges of one hub, for one head. The sums, A [C], and the statistic, A [2], are of this part alone.
 struct HubPart {
   int64_t node, head, edge_begin, edge_end;
   void* sum;         ///< forward: of values; by target: of keys; by source: of queries

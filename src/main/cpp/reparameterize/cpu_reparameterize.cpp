@@ -71,14 +71,34 @@ MOLFUSE_INLINE vec<A> minus_two_log(uvec<A> w) {
   return log_parts(e, f) * A{-2};
 }
 
+template <class A>
+struct Angle {
+  vec<A> value, error;
+};
+/// 2 pi 2^-32 (w - 2^29 + 1/2) for a word below 2^30, with what its rounding leaves over: in f32 that would be the largest error of all.
+MOLFUSE_INLINE Angle<float> angle_of(uvec<float> w) {
+  // The product of the high 12 bits of both factors is exact.
+  const float unit = 1.46291808e-09f, unit_upper = 0x1.9220000000000p-30f, unit_lower = -4.1485346e-15f;
+  const ivec<float> steps = bit_copy<ivec<float>>(w) - (1 << 29);
+  const ivec<float> coarse = (steps + (1 << 16)) & ~((1 << 17) - 1);
+  const vec<float> upper = __builtin_convertvector(coarse, vec<float>);
+  const vec<float> lower = __builtin_convertvector(steps - coarse, vec<float>) + 0.5f;
+  const vec<float> leading = upper * unit_upper, rest = upper * unit_lower + lower * unit;
+  const vec<float> value = leading + rest;
+  return {value, rest - (value - leading)};
+}
+MOLFUSE_INLINE Angle<double> angle_of(uvec<double> w) {
+  return {((to_real(w) - 536870912.0) + 0.5) * 1.4629180792671596e-09, vec<double>{}};
+}
+
 /// Sine and cosine of 2 pi (w + 1/2) 2^-32: the nearest quarter turn from the high bits, the rest exactly from the low ones.
 template <class A>
 MOLFUSE_INLINE SinCos<A> sincos_turn(uvec<A> w) {
   using Unsigned = typename VecTypes<A>::Unsigned;
   const uvec<A> shifted = w + Unsigned{1u << 29};
   const uvec<A> quarter = shifted >> 30;  // 0..4, of which the low two bits count
-  const vec<A> rest = to_real(shifted & Unsigned{0x3FFFFFFFu}) - static_cast<A>(536870912.0) + static_cast<A>(0.5);
-  const SinCos<A> octant = sincos_octant(rest * static_cast<A>(1.4629180792671596e-09));  // 2 pi 2^-32
+  const Angle<A> angle = angle_of(shifted & Unsigned{0x3FFFFFFFu});
+  const SinCos<A> octant = sincos_octant(angle.value, angle.error);
   const ivec<A> swap = (quarter & Unsigned{1}) != Unsigned{0};
   const vec<A> s = swap ? octant.cosine : octant.sine, c = swap ? octant.sine : octant.cosine;
   const ivec<A> sine_negative = (quarter & Unsigned{2}) != Unsigned{0};

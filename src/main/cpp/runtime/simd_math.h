@@ -115,14 +115,14 @@ MOLFUSE_INLINE V log_any(V x, A smallest, A inf, A nan) {
 MOLFUSE_INLINE vec<float> log(vec<float> x) { return log_any(x, 1.17549435e-38f, __builtin_inff(), __builtin_nanf("")); }
 MOLFUSE_INLINE vec<double> log(vec<double> x) { return log_any(x, 2.2250738585072014e-308, __builtin_inf(), __builtin_nan("")); }
 
-// ---- sine and cosine of x radians, |x| <= pi/4 (Taylor; relative error below 2 ulp)
+// ---- sine and cosine of x + error radians, |x| <= pi/4 and |error| a rounding of x (Taylor; relative error below 1 ulp of x + error)
 
 template <class A>
 struct SinCos {
   vec<A> sine, cosine;
 };
 
-MOLFUSE_INLINE SinCos<float> sincos_octant(vec<float> x) {
+MOLFUSE_INLINE SinCos<float> sincos_octant(vec<float> x, vec<float> error) {
   const vec<float> z = x * x;
   vec<float> s = splat<float>(1.0f / 362880.0f);
   s = s * z - 1.0f / 5040.0f;
@@ -133,9 +133,9 @@ MOLFUSE_INLINE SinCos<float> sincos_octant(vec<float> x) {
   c = c * z - 1.0f / 720.0f;
   c = c * z + 1.0f / 24.0f;
   c = c * z - 0.5f;
-  return {x + x * (z * s), c * z + 1.0f};
+  return {x + (x * (z * s) + error), (c * z - x * error) + 1.0f};
 }
-MOLFUSE_INLINE SinCos<double> sincos_octant(vec<double> x) {
+MOLFUSE_INLINE SinCos<double> sincos_octant(vec<double> x, vec<double> error) {
   const vec<double> z = x * x;
   vec<double> s = splat<double>(-1.0 / 1307674368000.0);
   s = s * z + 1.0 / 6227020800.0;
@@ -152,7 +152,7 @@ MOLFUSE_INLINE SinCos<double> sincos_octant(vec<double> x) {
   c = c * z - 1.0 / 720.0;
   c = c * z + 1.0 / 24.0;
   c = c * z - 0.5;
-  return {x + x * (z * s), c * z + 1.0};
+  return {x + (x * (z * s) + error), (c * z - x * error) + 1.0};
 }
 
 }  // namespace MOLFUSE_ISA

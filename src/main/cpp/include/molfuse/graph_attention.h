@@ -8,8 +8,11 @@
  *
  * A node without in-edges gives out = 0 and lse = -inf. Parallel edges count separately. No [E,H,C] tensor is stored.
  * Dropout: keep (edge e, head h) iff word (h % 4) of Philox with counter (low e, high e, h / 4, low word of offset) and key
- * seed + (high word of offset) is >= dropout_p * 2^32, e being the position in the by-target order; kept weights are divided by
- * 1 - dropout_p.
+ * seed + (high word of offset) is >= floor(dropout_p * 2^32), or 1 if that is 0 though dropout_p is not; e is the position in the
+ * by-target order. Kept weights are divided by 1 - dropout_p.
+ *
+ * Any strides; channels that lie side by side (last stride 1) are read in place, others are packed into scratch first.
+ * Results do not depend on the number of threads. Backward needs scratch for two numbers of type S for each edge and head.
  */
 #ifndef MOLFUSE_GRAPH_ATTENTION_H
 #define MOLFUSE_GRAPH_ATTENTION_H
@@ -23,14 +26,15 @@ extern "C" {
 /**
  * A graph over V nodes and E directed edges as compressed sparse rows by target, and its transpose. int32 or int64, one type
  * for all five. In by-target order edge e runs from source[e] to the row holding e. In by-source order position p runs to
- * target[p] and is edge edge_id[p] of the by-target order.
+ * target[p] and is edge edge_id[p] of the by-target order. Every function checks the ranges of all it reads, and backward also that the
+ * transpose is of this graph. At most 2^31 - 2 nodes and edges.
  */
 typedef struct molfuse_graph {
   molfuse_tensor row_ptr;    /**< [V+1], ascending from 0 to E */
   molfuse_tensor source;     /**< [E], each in 0..V-1 */
-  molfuse_tensor row_ptr_t;  /**< [V+1], by source; needed by backward only */
-  molfuse_tensor target;     /**< [E]; needed by backward only */
-  molfuse_tensor edge_id;    /**< [E]; needed by backward only */
+  molfuse_tensor row_ptr_t;  /**< [V+1], by source; this and the next two: needed for grad_key and grad_value only */
+  molfuse_tensor target;     /**< [E] */
+  molfuse_tensor edge_id;    /**< [E] */
 } molfuse_graph;
 
 /** T: f16, bf16, f32 or f64, one for all of query .. grad_value. S: f64 if T is f64, else f32. */
@@ -44,8 +48,8 @@ typedef struct molfuse_graph_attention_args {
   double scale;
   double dropout_p;       /**< in [0,1) */
   molfuse_philox philox;
-  molfuse_tensor out;     /**< T [V,H,C] */
-  molfuse_tensor lse;     /**< S [V,H]; optional in forward */
+  molfuse_tensor out;     /**< T [V,H,C]; not read by backward, need not be kept for it */
+  molfuse_tensor lse;     /**< S [V,H]; optional in forward, required in backward */
   /* backward only */
   molfuse_tensor grad_out;   /**< T [V,H,C] */
   molfuse_tensor grad_query; /**< T [V,H,C], each of the three optional */

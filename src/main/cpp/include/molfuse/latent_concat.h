@@ -4,6 +4,8 @@
  * Mean-pools the node features of several layers over each graph of a batch, straight into one concatenated row per graph.
  *
  *   out[b, l*C + c] = mean over nodes v in graph_ptr[b] .. graph_ptr[b+1]-1 of layers[l][v, c];  an empty graph gives 0.
+ *
+ * Any strides; results do not depend on the number of threads. No scratch but a few KB for each thread.
  */
 #ifndef MOLFUSE_LATENT_CONCAT_H
 #define MOLFUSE_LATENT_CONCAT_H

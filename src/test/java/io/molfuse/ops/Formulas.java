@@ -107,16 +107,19 @@ final class Formulas {
     return torch.zeros(q.shape(), options).index_add(0, to, weights.unsqueeze(-1).mul(v.index_select(0, from)));
   }
 
-  /** total, recon, kl, perplexity with mean reduction; recon and kl as sums with sum; nll and kl per sample with none. */
+  /**
+   * total, recon, kl, perplexity with mean reduction; recon and kl as sums with sum; nll and kl per sample with none. Only the
+   * log-softmax is in a low type: sums of many tokens there are no result to compare with.
+   */
   static Tensor[] vaeLoss(
       Tensor logits, Tensor targets, Tensor mean, Tensor logVar, double beta, long padIndex, VaeLoss.Reduction reduction) {
-    ScalarType type = Checks.type(logits);
+    ScalarType type = statistics(Checks.type(logits));
     Tensor mask = targets.ne(new Scalar(padIndex));
     Tensor safe = targets.masked_fill(mask.logical_not(), new Scalar(0L));
-    Tensor nll = logits.log_softmax(-1).gather(-1, safe.unsqueeze(-1)).squeeze(-1).neg().mul(mask.to(type));
-    Tensor lv = logVar.clamp(new ScalarOptional(new Scalar(-20.0)), new ScalarOptional(new Scalar(10.0)));
+    Tensor nll = logits.log_softmax(-1).gather(-1, safe.unsqueeze(-1)).squeeze(-1).to(type).neg().mul(mask.to(type));
+    Tensor lv = logVar.to(type).clamp(new ScalarOptional(new Scalar(-20.0)), new ScalarOptional(new Scalar(10.0)));
     Tensor kl = Tensors.multiply(
-        lv.add(new Scalar(1.0)).sub(mean.pow(new Scalar(2.0))).sub(lv.exp()), -0.5);
+        lv.add(new Scalar(1.0)).sub(mean.to(type).pow(new Scalar(2.0))).sub(lv.exp()), -0.5);
     if (reduction == VaeLoss.Reduction.NONE) {
       return new Tensor[] {nll, kl.sum(new long[] {1}, false, new ScalarTypeOptional())};
     }
@@ -127,6 +130,10 @@ final class Formulas {
     }
     Tensor divergence = average ? kl.mean() : kl.sum();
     return new Tensor[] {recon.add(Tensors.multiply(divergence, beta)), recon, divergence, recon.exp()};
+  }
+
+  private static ScalarType statistics(ScalarType type) {
+    return type == ScalarType.Double ? type : ScalarType.Float;
   }
 
   static Tensor latentConcat(List<Tensor> layers, long[] graphPtr) {

@@ -150,8 +150,8 @@ class LatentConcatTest extends InScope {
     refused("layers", "none", () -> LatentConcat.apply(List.of(), ptr));
     refused("layers", "null", () -> LatentConcat.apply((List<Tensor>) null, ptr));
     refused("layers[1]", "[24]", () -> LatentConcat.apply(List.of(a, a.view(24)), ptr));
-    refused("layers[1]", "5", () -> LatentConcat.apply(List.of(a, a.narrow(0, 0, 5)), ptr));
-    refused("layers[1]", "Double", () -> LatentConcat.apply(List.of(a, a.to(ScalarType.Double)), ptr));
+    refused("layers", "[5, 4]", () -> LatentConcat.apply(List.of(a, a.narrow(0, 0, 5)), ptr));
+    refused("layers", "Double", () -> LatentConcat.apply(List.of(a, a.to(ScalarType.Double)), ptr));
     refused("graph_ptr", "float32", () -> LatentConcat.apply(List.of(a), Tensors.zeros(ScalarType.Float, 3)));
     refused("graph_ptr", "7", () -> LatentConcat.apply(List.of(a), Tensors.longs(0, 2, 7)));
     refused("graph_ptr", "1", () -> LatentConcat.apply(List.of(a), Tensors.longs(1, 2, 6)));
@@ -159,7 +159,7 @@ class LatentConcatTest extends InScope {
     refused("out", "[2, 5]", () -> LatentConcat.into(Tensors.zeros(ScalarType.Float, 2, 5), 2, a, ptr));
     refused("out", "3", () -> LatentConcat.into(Tensors.zeros(ScalarType.Float, 3, 5), 0, a, ptr));
     refused("column_offset", "-1", () -> LatentConcat.into(Tensors.zeros(ScalarType.Float, 2, 5), -1, a, ptr));
-    refused("pooled[1]", "5", () -> LatentConcat.pooled(List.of(a, a.narrow(0, 0, 5))));
+    refused("pooled", "[5, 4]", () -> LatentConcat.pooled(List.of(a, a.narrow(0, 0, 5))));
   }
 
   private static List<Tensor> views(Tensor wide) {
