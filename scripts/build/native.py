@@ -6,6 +6,8 @@
     native.py test  --build-dir DIR --sanitized-build-dir DIR            runs CTest on that build and on a sanitized one
 """
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -35,8 +37,20 @@ def parallel_jobs():
         return cores
 
 
-def configure_and_build(tools, build_dir, settings):
+@contextlib.contextmanager
+def exclusive(build_dir):
+    """Ninja does not notice another Ninja in the same folder."""
     build_dir.mkdir(parents=True, exist_ok=True)
+    with open(build_dir / "native.lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            bootstrap.say(f"waiting for another build in {build_dir}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def configure_and_build(tools, build_dir, settings):
     arguments = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools['ninja']}", f"-DPython3_EXECUTABLE={sys.executable}", *settings]
     # Ninja itself configures again when a CMake file changed; this is for a new folder, new settings or a failed first try.
     record = build_dir / "configured-with.json"
@@ -65,10 +79,11 @@ def install(build_dir, target):
 
 
 def build(tools, options):
-    configure_and_build(tools, options.build_dir, [
-        "-DMOLFUSE_TORCH=ON", "-DMOLFUSE_JNI=ON", "-DMOLFUSE_TESTS=ON", f"-DMOLFUSE_JAVA_OUTPUT={options.generated_java}",
-        f"-DMOLFUSE_MAVEN_REPOSITORY={options.maven_repository or ''}"])
-    install(options.build_dir, options.install)
+    with exclusive(options.build_dir):
+        configure_and_build(tools, options.build_dir, [
+            "-DMOLFUSE_TORCH=ON", "-DMOLFUSE_JNI=ON", "-DMOLFUSE_TESTS=ON", f"-DMOLFUSE_JAVA_OUTPUT={options.generated_java}",
+            f"-DMOLFUSE_MAVEN_REPOSITORY={options.maven_repository or ''}"])
+        install(options.build_dir, options.install)
 
 
 def test(tools, options):
@@ -76,10 +91,13 @@ def test(tools, options):
     if "true" in options.skip or (options.only and not options.only.startswith("${")):
         print("molfuse: native tests are skipped", flush=True)
         return
-    configure_and_build(tools, options.sanitized_build_dir, ["-DMOLFUSE_SANITIZE=ON", "-DMOLFUSE_TORCH=OFF", "-DMOLFUSE_JNI=OFF",
-                                                             "-DMOLFUSE_TESTS=ON", "-DMOLFUSE_EMULATE_AVX512=ON"])
-    for folder in (options.build_dir, options.sanitized_build_dir):
-        call(tools["ctest"], "--test-dir", folder, "--output-on-failure", "--no-tests=error")
+    with exclusive(options.build_dir):
+        call(tools["ctest"], "--test-dir", options.build_dir, "--output-on-failure", "--no-tests=error")
+    with exclusive(options.sanitized_build_dir):
+        configure_and_build(tools, options.sanitized_build_dir, [
+            "-DMOLFUSE_SANITIZE=ON", "-DMOLFUSE_TORCH=OFF", "-DMOLFUSE_JNI=OFF", "-DMOLFUSE_TESTS=ON",
+            "-DMOLFUSE_EMULATE_AVX512=ON"])
+        call(tools["ctest"], "--test-dir", options.sanitized_build_dir, "--output-on-failure", "--no-tests=error")
 
 
 def main():

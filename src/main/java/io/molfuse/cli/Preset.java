@@ -42,6 +42,9 @@ record Preset(
 
   private static final int LARGE_DATA = 500_000;
 
+  /** CPU threads from which on the small model learns as many molecules in the same time as the quick one on two. */
+  private static final int MANY_THREADS = 8;
+
   /**
    * How to train.
    *
@@ -83,6 +86,11 @@ record Preset(
     } catch (IOException e) {
       throw new UncheckedIOException("cannot read the preset " + name, e);
     }
+  }
+
+  /** The preset that gets somewhere in a few minutes. */
+  static Name forMachine(int threads, boolean gpu) {
+    return gpu || threads >= MANY_THREADS ? Name.SMALL : Name.QUICK;
   }
 
   /** The preset for so many molecules. */

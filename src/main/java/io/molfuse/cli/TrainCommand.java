@@ -6,6 +6,7 @@ import io.molfuse.chem.Vocabulary;
 import io.molfuse.models.MolecularVae;
 import io.molfuse.models.ModelConfig;
 import io.molfuse.models.VaeCheckpoint;
+import io.molfuse.ops.Molfuse;
 import io.molfuse.train.LearningRateSchedule;
 import io.molfuse.train.RunDirectory;
 import io.molfuse.train.TrainingConfig;
@@ -91,9 +92,14 @@ final class TrainCommand implements Callable<Integer> {
     MoleculeDataset dataset = load(options.data, Preset.load(Preset.Name.QUICK).model(), null);
     Preset.Name name = options.preset;
     if (name == null) {
-      name = options.data == null ? Preset.Name.QUICK : Preset.forData(dataset.size());
+      name =
+          options.data == null
+              ? Preset.forMachine(Molfuse.capabilities().cpuThreads(), deviceType == DeviceType.CUDA)
+              : Preset.forData(dataset.size());
     }
     Preset preset = Preset.load(name);
+    boolean demonstration = options.preset == null && options.data == null;
+    double minutes = (demonstration ? Preset.load(Preset.Name.QUICK) : preset).training().maxMinutes();
     int batchSize = options.batchSize == null ? preset.training().batchSize() : options.batchSize;
     RunSettings settings =
         new RunSettings(
@@ -102,7 +108,7 @@ final class TrainCommand implements Callable<Integer> {
             dataset.size(),
             batchSize,
             options.beta == null ? preset.training().beta() : options.beta,
-            training(preset.training(), batchSize, dataset.size()));
+            training(preset.training(), minutes, batchSize, dataset.size()));
     if (options.overwrite) {
       run.clear();
     }
@@ -166,10 +172,12 @@ final class TrainCommand implements Callable<Integer> {
     return dataset;
   }
 
-  private TrainingConfig training(Preset.Training preset, int batchSize, int molecules) {
+  private TrainingConfig training(Preset.Training preset, double usualMinutes, int batchSize, int molecules) {
     boolean bySteps = options.maxSteps != null;
     long epochs = options.epochs != null ? options.epochs : bySteps ? 0 : preset.epochs();
-    double minutes = options.maxMinutes != null ? options.maxMinutes : bySteps ? 0 : preset.maxMinutes();
+    // Who says how many steps or epochs means them.
+    boolean limited = bySteps || options.epochs != null;
+    double minutes = options.maxMinutes != null ? options.maxMinutes : limited ? 0 : usualMinutes;
     TrainingConfig config =
         config(preset, epochs, bySteps ? options.maxSteps : 0, minutes * 60, preset.warmupSteps());
     // A short run should not spend itself on warming up.

@@ -17,8 +17,8 @@ final class TrainOptions {
       paramLabel = "NAME",
       description = {
         "Size of model and training: tiny (seconds), quick (minutes), small, medium, large.",
-        "Default: quick for the bundled molecules, else by the number of molecules: small below 50,000, medium below"
-            + " 500,000, large."
+        "Default: by the number of molecules: small below 50,000, medium below 500,000, large; for the bundled molecules"
+            + " by the machine: small with a GPU or eight threads, else quick."
       })
   Preset.Name preset;
 
