@@ -36,12 +36,12 @@ MOLFUSE_INLINE A exponentials(A* s, int64_t count, int64_t padded, A shift) {
   vec<A> total{};
   int64_t j = 0;
   for (; j + width<A> <= count; j += width<A>) {
-    const vec<A> e = exp_nonpositive(load(s + j) - shift);
+    const vec<A> e = exp_softmax(load(s + j) - shift);
     total += e;
     store(s + j, e);
   }
   if (j < count) {
-    const vec<A> e = lanes_below<A>(count - j) ? exp_nonpositive(load(s + j) - shift) : vec<A>{};
+    const vec<A> e = lanes_below<A>(count - j) ? exp_softmax(load(s + j) - shift) : vec<A>{};
     total += e;
     store(s + j, e);
     j += width<A>;
@@ -125,7 +125,7 @@ void forward(const AttentionProblem& p, const AttentionTask& task, void* scratch
         if (j0 == 0) {
           sum[i0 + r] = added;
         } else if (now != before) {
-          const A factor = before == -infinity<A> ? A{0} : exp_nonpositive(splat<A>(before - now))[0];
+          const A factor = before == -infinity<A> ? A{0} : exp_softmax(splat<A>(before - now))[0];
           sum[i0 + r] = sum[i0 + r] * factor + added;
           scale_row(block_out + r * layout.query_ld, d, factor);
         } else {
@@ -182,18 +182,19 @@ void put_bias_gradient(const AttentionProblem& p, BiasGradient mode, int64_t b, 
 }
 
 /// One row of a tile: turns scores into the weights that entered the output (row) and the gradients of the weights into those of the
-/// scores (grad_row). delta is sum_j weight_j * gradient_j over the whole row; with NULL the tile holds the whole row, and the sum
-/// taken here cancels better than the one over the output, at the price of a second look at the row.
+/// scores (grad_row). delta is sum_j weight_j * gradient_j over the whole row. With NULL the tile holds the whole row; then, at the price
+/// of a second look at it, the sum is taken here, where it cancels better than the one over the output, and the weights are made to add
+/// up to one, which the rounding of shift (a log-sum-exp) spoils.
 template <class A>
 MOLFUSE_INLINE void score_gradients(A* row, A* grad_row, int64_t count, int64_t padded, A shift, const A* bias, const A* relative,
                                     const A* keep, A* grad_relative, const A* delta) {
-  vec<A> total{};
+  vec<A> total{}, mass{};
   auto weigh = [&](int64_t j, int64_t lanes) __attribute__((always_inline)) {
     const bool whole = lanes == width<A>;
     vec<A> score = load(row + j) - shift;
     if (bias != nullptr) score += whole ? load(bias + j) : load_partial(bias + j, lanes);
     if (relative != nullptr) score += whole ? load(relative + j) : load_partial(relative + j, lanes);
-    vec<A> weight = exp_nonpositive(score), gradient = load(grad_row + j);
+    vec<A> weight = exp_softmax(score), gradient = load(grad_row + j);
     if (!whole) {
       const ivec<A> inside = lanes_below<A>(lanes);
       weight = inside ? weight : vec<A>{};
@@ -201,6 +202,7 @@ MOLFUSE_INLINE void score_gradients(A* row, A* grad_row, int64_t count, int64_t 
     }
     if (keep != nullptr) gradient *= load(keep + j);
     if (delta == nullptr) {
+      mass += weight;
       total += weight * gradient;
       store(grad_row + j, gradient);
     } else {
@@ -215,8 +217,13 @@ MOLFUSE_INLINE void score_gradients(A* row, A* grad_row, int64_t count, int64_t 
     j += width<A>;
   }
   if (delta == nullptr) {
-    const A sum = reduce_add<A>(total);
-    for (int64_t n = 0; n < j; n += width<A>) store(grad_row + n, load(row + n) * (load(grad_row + n) - sum));
+    const A whole = reduce_add<A>(mass);
+    const A share = whole == 0 ? A{0} : A{1} / whole, mean = reduce_add<A>(total) * share;
+    for (int64_t n = 0; n < j; n += width<A>) {
+      const vec<A> weight = load(row + n) * share;
+      store(row + n, weight);
+      store(grad_row + n, weight * (load(grad_row + n) - mean));
+    }
   }
   if (keep != nullptr) multiply_row(row, keep, j);
   if (grad_relative != nullptr) {
@@ -426,7 +433,7 @@ void decode(const AttentionProblem& p, const AttentionTask& task, void* scratch)
     const A block_largest = bias_and_maximum<A>(scores, keys, nullptr, nullptr);
     const A now = block_largest > largest || block_largest != block_largest ? block_largest : largest;
     const A shift = now == -infinity<A> ? A{0} : now;
-    const A factor = largest == -infinity<A> ? A{0} : exp_nonpositive(splat<A>(largest - shift))[0];
+    const A factor = largest == -infinity<A> ? A{0} : exp_softmax(splat<A>(largest - shift))[0];
     sum = sum * factor + exponentials(scores, keys, round_up(keys, width<A>), shift);
     scale_row(out, d, factor);
     largest = now;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "attention/kernels.h"
-#include "runtime/simd.h"
+#include "runtime/simd_math.h"
 
 namespace molfuse {
 namespace MOLFUSE_ISA {

@@ -179,7 +179,7 @@ void tiny_forward_group(const AttentionProblem& p, const Sequence& s, const Atte
     score = visible ? score : splat<A>(-infinity<A>);
     const vec<A> largest = group_max<A, GROUP>(score);
     const vec<A> shift = largest == -infinity<A> ? vec<A>{} : largest;
-    const vec<A> weight = exp_nonpositive(score - shift);
+    const vec<A> weight = exp_softmax(score - shift);
     const vec<A> sum = group_sum<A, GROUP>(weight);
     vec<A> share = weight / (sum == A{0} ? splat<A>(A{1}) : sum);
     if (p.threshold != 0) share *= scores.keep(i);
@@ -217,7 +217,10 @@ void tiny_backward_group(const AttentionProblem& p, const Sequence& s, const Att
       for (int j = 0; j < GROUP; ++j) shift[r * GROUP + j] = row_lse == -infinity<A> ? infinity<A> : row_lse;
     }
     const ivec<A> visible = scores.visible(i);
-    const vec<A> weight = visible ? exp_nonpositive(score - shift) : vec<A>{};
+    vec<A> weight = visible ? exp_softmax(score - shift) : vec<A>{};
+    // The rounding of lse spoils the sum of one; see score_gradients.
+    const vec<A> sum = group_sum<A, GROUP>(weight);
+    weight /= sum == A{0} ? splat<A>(A{1}) : sum;
     vec<A> gradient = row_products<T, GROUP>(grad_out, p.grad_out.row, value, p.value.row, i, n, m, p.dim);
     vec<A> kept = weight;
     if (p.threshold != 0) {

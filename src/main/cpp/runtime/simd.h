@@ -302,18 +302,6 @@ MOLFUSE_INLINE vec<float> exp(vec<float> x) {
   return x != x ? x : result;
 }
 
-/// exp for arguments that are at most 0 but for rounding, as in a softmax after subtracting the maximum: two thirds of the work.
-MOLFUSE_INLINE vec<float> exp_nonpositive(vec<float> x) {
-  const float low = -87.0f;
-  const vec<float> clamped = x < low ? splat<float>(low) : x;
-  const float magic = 12582912.0f + 127.0f;  // as above, with the exponent's bias already in the low bits
-  const vec<float> shifted = clamped * 1.44269504088896341f + magic;
-  const vec<float> n = shifted - magic;
-  const vec<float> p = exp_polynomial((clamped - n * 0.693359375f) + n * 2.12194440e-4f);
-  const vec<float> result = p * bit_copy<vec<float>>(bit_copy<uvec<float>>(shifted) << 23);
-  return x < low ? vec<float>{} : result;
-}
-
 MOLFUSE_INLINE vec<double> exp(vec<double> x) {
   const double low = -707.5, high = 709.78271289338397;
   const vec<double> clamped = x < low ? splat<double>(low) : (x > high ? splat<double>(high) : x);
@@ -341,8 +329,6 @@ MOLFUSE_INLINE vec<double> exp(vec<double> x) {
   result = x > high ? splat<double>(__builtin_inf()) : result;
   return x != x ? x : result;
 }
-
-MOLFUSE_INLINE vec<double> exp_nonpositive(vec<double> x) { return exp(x); }
 
 }  // namespace MOLFUSE_ISA
 }  // namespace molfuse

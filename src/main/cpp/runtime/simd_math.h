@@ -49,7 +49,7 @@ MOLFUSE_INLINE vec<float> exp_softmax(vec<float> x) {
   p = p * f + 1.0f;
   return p * bit_copy<vec<float>>(bit_copy<uvec<float>>(shifted) << 23);
 }
-MOLFUSE_INLINE vec<double> exp_softmax(vec<double> x) { return exp_nonpositive(x); }
+MOLFUSE_INLINE vec<double> exp_softmax(vec<double> x) { return exp(x); }
 
 // ---- log: x = 2^e * m with m in [1/sqrt 2, sqrt 2), log m = 2 atanh(s) with s = (m-1)/(m+1), by the series of atanh. Relative
 // error below 3 ulp. log 0 = -inf, log inf = inf, NaN for negative numbers and NaN; subnormal numbers are taken for 0.

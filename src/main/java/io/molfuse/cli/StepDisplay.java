@@ -86,6 +86,8 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
 
     private final Console console;
     private double shownAt = Double.NEGATIVE_INFINITY;
+    private double elapsed;
+    private double validationShownAt = Double.NEGATIVE_INFINITY;
 
     Lines(Console console) {
       this.console = console;
@@ -93,6 +95,7 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
 
     @Override
     void show(StepReport report, String figures) {
+      elapsed = report.elapsedSeconds();
       boolean last = report.step() == report.totalSteps();
       if (report.logged() && (last || report.elapsedSeconds() - shownAt >= SECONDS)) {
         shownAt = report.elapsedSeconds();
@@ -102,7 +105,11 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
 
     @Override
     public void validated(long step, Map<String, Double> values, boolean best) {
-      console.say("%s", validation(step, values, best));
+      // Epochs of small data sets are over in no time.
+      if (elapsed - validationShownAt >= SECONDS) {
+        validationShownAt = elapsed;
+        console.say("%s", validation(step, values, best));
+      }
     }
   }
 }

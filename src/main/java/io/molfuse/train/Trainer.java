@@ -153,22 +153,20 @@ public final class Trainer<B> implements AutoCloseable {
         }
         step(source, clock, meter);
         unsaved = true;
-        if (endsEpoch() && state.step() < totalSteps) {
-          validateAndSave();
-          unsaved = writer == null;
-          savedAt = clock.elapsed();
-        } else if (config.checkpointSeconds() > 0 && clock.elapsed() - savedAt >= config.checkpointSeconds()) {
-          save(List.of(RunDirectory.LAST));
+        boolean best = endsEpoch() && state.step() < totalSteps && validate();
+        boolean due =
+            config.checkpointSeconds() > 0
+                ? clock.elapsed() - savedAt >= config.checkpointSeconds()
+                : endsEpoch() && state.step() < totalSteps;
+        if (best || due) {
+          save(best);
           unsaved = false;
           savedAt = clock.elapsed();
         }
       }
-      if (ending == Ending.STOPPED) {
-        if (unsaved) {
-          save(List.of(RunDirectory.LAST));
-        }
-      } else if (unsaved) {
-        validateAndSave();
+      if (unsaved) {
+        // Whoever asked for a stop does not want to wait for a validation.
+        save(ending != Ending.STOPPED && validate());
       }
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
@@ -259,12 +257,12 @@ public final class Trainer<B> implements AutoCloseable {
     return batchesUsed / batches.batchesPerEpoch() > before / batches.batchesPerEpoch();
   }
 
-  private void validateAndSave() {
+  /** Whether the validation loss is smaller than ever before; false without validation data. */
+  private boolean validate() {
     if (validation == null) {
-      save(List.of(RunDirectory.LAST));
-      return;
+      return false;
     }
-    Map<String, Double> means = validate();
+    Map<String, Double> means = validationMeans();
     boolean best = means.get("total_loss") < state.bestLoss();
     if (best) {
       state =
@@ -277,11 +275,11 @@ public final class Trainer<B> implements AutoCloseable {
               state.step());
     }
     listeners.forEach(listener -> listener.validated(state.step(), means, best));
-    save(best ? List.of(RunDirectory.LAST, RunDirectory.BEST) : List.of(RunDirectory.LAST));
+    return best;
   }
 
   /** Mean losses over the validation data, each batch weighted by its samples. */
-  private Map<String, Double> validate() {
+  private Map<String, Double> validationMeans() {
     Map<String, Double> sums = new LinkedHashMap<>();
     long samples = 0;
     for (long i = 0; i < validation.batchesPerEpoch(); i++) {
@@ -300,11 +298,12 @@ public final class Trainer<B> implements AutoCloseable {
     return sums;
   }
 
-  private void save(List<String> labels) {
+  private void save(boolean best) {
     if (writer == null) {
       return;
     }
-    checkpoint = writer.save(state, optimizer, labels);
+    checkpoint =
+        writer.save(state, optimizer, best ? List.of(RunDirectory.LAST, RunDirectory.BEST) : List.of(RunDirectory.LAST));
     listeners.forEach(listener -> listener.saved(state.step(), checkpoint));
   }
 

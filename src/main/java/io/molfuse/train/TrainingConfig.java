@@ -20,7 +20,8 @@ import java.util.Map;
  * @param clipNorm joint norm the gradients are cut to, 0 for none
  * @param accumulation batches per optimiser step
  * @param logEvery steps between reports, 0 to choose by the length of the run
- * @param checkpointSeconds time between checkpoints, 0 for only those after validation and at the end
+ * @param checkpointSeconds time between checkpoints, 0 for one after each epoch; the best by validation and the end are always
+ *     saved
  * @param seed decides initialisation, order and dropout
  */
 @JsonIgnoreProperties(ignoreUnknown = false)
