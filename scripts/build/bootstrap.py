@@ -86,6 +86,8 @@ class Cache:
         with self.lock(name):
             if final.is_dir():  # another process made it while this one waited
                 return final
+            for remains in self.root.glob(f".{name}.*/"):  # of a process that was killed
+                shutil.rmtree(remains, ignore_errors=True)
             temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self.root))
             try:
                 fill(temporary)

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -20,9 +21,16 @@ import bootstrap
 ROOT = bootstrap.ROOT
 
 
-def call(*command, environment=None):
-    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, env=environment)
-    if done.returncode != 0:
+def call(*command):
+    # In a group of its own, so that compilers do not live on when Maven is stopped, which ends this process only.
+    child = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        status = child.wait()
+    except BaseException:
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait()
+        raise
+    if status != 0:
         raise bootstrap.Failure(f"failed: {' '.join(map(str, command))}")
 
 
@@ -50,7 +58,7 @@ def exclusive(build_dir):
         yield
 
 
-def configure_and_build(tools, build_dir, settings):
+def configure_and_build(tools, build_dir, settings, target=None):
     arguments = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools['ninja']}", f"-DPython3_EXECUTABLE={sys.executable}", *settings]
     # Ninja itself configures again when a CMake file changed; this is for a new folder, new settings or a failed first try.
     record = build_dir / "configured-with.json"
@@ -59,7 +67,11 @@ def configure_and_build(tools, build_dir, settings):
         record.unlink(missing_ok=True)
         call(tools["cmake"], "--log-level=STATUS", "-S", ROOT, "-B", build_dir, *arguments)
         record.write_text(wanted)
-    call(tools["cmake"], "--build", build_dir, "--parallel", parallel_jobs())
+    make(tools, build_dir, *(["--target", target] if target else []))
+
+
+def make(tools, build_dir, *arguments):
+    call(tools["cmake"], "--build", build_dir, "--parallel", parallel_jobs(), *arguments)
 
 
 def install(build_dir, target):
@@ -82,7 +94,9 @@ def build(tools, options):
     with exclusive(options.build_dir):
         configure_and_build(tools, options.build_dir, [
             "-DMOLFUSE_TORCH=ON", "-DMOLFUSE_JNI=ON", "-DMOLFUSE_TESTS=ON", f"-DMOLFUSE_JAVA_OUTPUT={options.generated_java}",
-            f"-DMOLFUSE_MAVEN_REPOSITORY={options.maven_repository or ''}"])
+            f"-DMOLFUSE_MAVEN_REPOSITORY={options.maven_repository or ''}"],
+            # The bindings need all the rest but the tests, which take as long to compile as a small kernel family.
+            target="jnimolfuse" if "true" in options.skip else None)
         install(options.build_dir, options.install)
 
 
@@ -92,6 +106,7 @@ def test(tools, options):
         print("molfuse: native tests are skipped", flush=True)
         return
     with exclusive(options.build_dir):
+        make(tools, options.build_dir)
         call(tools["ctest"], "--test-dir", options.build_dir, "--output-on-failure", "--no-tests=error")
     with exclusive(options.sanitized_build_dir):
         configure_and_build(tools, options.sanitized_build_dir, [
@@ -108,9 +123,10 @@ def main():
     parser.add_argument("--generated-java", type=pathlib.Path)
     parser.add_argument("--install", type=pathlib.Path)
     parser.add_argument("--maven-repository")
-    parser.add_argument("--skip", action="append", default=[], help="true: do nothing (for Maven's skipTests)")
+    parser.add_argument("--skip", action="append", default=[], help="true: leave the native tests out (for Maven's skipTests)")
     parser.add_argument("--only", default="", help="a Java test was chosen: leave the native ones out")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         found = bootstrap.provide(["cmake", "ninja"], options.maven_repository)
         tools = {"cmake": found["MOLFUSE_CMAKE"][0], "ctest": found["MOLFUSE_CTEST"][0], "ninja": found["MOLFUSE_NINJA"][0]}

@@ -72,7 +72,7 @@ void check_into(const Tensor& out, int64_t column_offset, const Tensor& nodes, c
   check_graph_ptr(graph_ptr, nodes, "nodes");
   check_size("out", out, 0, graph_ptr.sym_size(0) - 1, "[B, W]");
   MOLFUSE_CHECK(column_offset >= 0 && out.sym_size(1) >= nodes.sym_size(1) + column_offset,
-                "column_offset: expected a slot of ", nodes.sym_size(1), " columns inside out's ", out.sym_size(1),
+                "column_offset: expected a slot of ", nodes.sym_size(1), " columns inside out ", out.sym_sizes(),
                 ", got it at ", column_offset);
 }
 

@@ -42,7 +42,7 @@ class MemoryTest {
         for (Operators operator : Operators.values()) {
           leaves[operator.ordinal()] = Acceptance.leaves(operator.inputs(ScalarType.Float), ScalarType.Float);
         }
-        iterate(leaves, 2500);
+        iterate(leaves, 1500);
         long memory = ResidentMemory.nowKiB();
         long pointers = Pointer.totalCount();
         iterate(leaves, 5000);
