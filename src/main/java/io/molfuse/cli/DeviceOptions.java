@@ -3,7 +3,7 @@ package io.molfuse.cli;
 
 import io.molfuse.ops.Capabilities;
 import io.molfuse.ops.Molfuse;
-import org.bytedeco.pytorch.global.torch;
+import io.molfuse.train.Threads;
 import org.bytedeco.pytorch.global.torch.DeviceType;
 import picocli.CommandLine.Option;
 
@@ -42,7 +42,7 @@ final class DeviceOptions {
     }
     Molfuse.load();
     if (threads > 0) {
-      torch.set_num_threads(threads);
+      Threads.set(threads);
     }
     Capabilities capabilities = Molfuse.capabilities();
     if (choice == Choice.CUDA && !capabilities.cudaUsable()) {

@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import io.molfuse.chem.GraphBatch;
 import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.train.LearningRateSchedule;
+import io.molfuse.train.OneThread;
 import io.molfuse.train.StepReport;
 import io.molfuse.train.Trainer;
 import io.molfuse.train.TrainingConfig;
@@ -20,9 +21,11 @@ import java.util.Map;
 import java.util.stream.IntStream;
 import org.bytedeco.javacpp.Pointer;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.api.io.TempDir;
 
 /** Two thousand steps through the whole training loop do not make the process grow. */
+@ExtendWith(OneThread.class)
 class FlatMemoryTest {
   private static final int STEPS = 2000;
   private static final int WARM_UP = 500;

@@ -9,6 +9,7 @@ import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.chem.Vocabulary;
 import io.molfuse.ops.VaeLoss;
 import io.molfuse.train.AdamW;
+import io.molfuse.train.OneThread;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
@@ -22,9 +23,11 @@ import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch.DeviceType;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.api.io.TempDir;
 
 @SuppressWarnings("try")
+@ExtendWith(OneThread.class)
 class MolecularVaeTest {
   @TempDir static Path folder;
   private static MoleculeDataset drugs;

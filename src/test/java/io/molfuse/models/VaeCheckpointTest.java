@@ -9,6 +9,7 @@ import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.train.Checkpoint;
 import io.molfuse.train.CheckpointException;
 import io.molfuse.train.LearningRateSchedule;
+import io.molfuse.train.OneThread;
 import io.molfuse.train.RunDirectory;
 import io.molfuse.train.StepReport;
 import io.molfuse.train.Trainer;
@@ -23,9 +24,11 @@ import java.util.stream.IntStream;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.global.torch.DeviceType;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.api.io.TempDir;
 
 @SuppressWarnings("try")
+@ExtendWith(OneThread.class)
 class VaeCheckpointTest {
   @TempDir Path folder;
 
