@@ -11,7 +11,7 @@
 namespace molfuse {
 namespace {
 
-constexpr size_t kTileBytes = size_t{1} << 20;  ///< of logits: up to here all classes are one tile, and nothing is computed twice
+constexpr size_t kTileBytes = size_t{2} << 20;  ///< of logits: up to here all classes are one tile, and nothing is computed twice
 constexpr int64_t kTileClasses = 256;           ///< classes of a tile otherwise
 constexpr size_t kBlockBytes = size_t{160} << 10;  ///< of a block of hidden rows, of which scratch holds three copies
 constexpr int64_t kPartialBytes = int64_t{64} << 20;  ///< of all partial sums of the weight gradient
