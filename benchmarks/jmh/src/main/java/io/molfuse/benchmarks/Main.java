@@ -13,6 +13,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -146,6 +147,8 @@ public final class Main {
   private static double peakMemory(Workload work, boolean ours) {
     work.run(ours);
     try {
+      // What the warm-up freed goes back to the system, or its reuse would hide the need for it.
+      Pointer.trimMemory();
       Files.writeString(Path.of("/proc/self/clear_refs"), "5");
       double before = status("VmRSS:");
       work.run(ours);
