@@ -29,7 +29,7 @@ import org.junit.jupiter.api.io.TempDir;
 class FlatMemoryTest {
   private static final int STEPS = 2000;
   private static final int WARM_UP = 500;
-  private static final long ALLOWED_KIB = 24 * 1024;
+  private static final long ALLOWED_KIB = 12 * 1024;
 
   @TempDir Path folder;
 
@@ -77,7 +77,11 @@ class FlatMemoryTest {
     assertThat(tracked.get(tracked.size() - 1) - tracked.get(0)).as("JavaCPP objects: %s", tracked).isLessThan(100);
   }
 
-  /** Memory that is not the Java heap: anonymous resident memory, less what the heap has committed. */
+  /**
+   * Memory that is not the Java heap: anonymous resident memory, less what the heap has committed. Exact only where
+   * the JVM touches what it commits (-XX:+AlwaysPreTouch, as the build sets it): otherwise a heap that fills slowly
+   * looks like a leak.
+   */
   private static long nativeKib() {
     try {
       long anonymous =

@@ -4,6 +4,7 @@ package io.molfuse.models;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import com.fasterxml.jackson.databind.JsonNode;
 import io.molfuse.chem.GraphBatch;
 import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.train.Checkpoint;
@@ -88,7 +89,7 @@ class VaeCheckpointTest {
       assertThat(trainer.run().ending()).isEqualTo(Trainer.Ending.STOPPED);
     }
     VaeCheckpoint checkpoint = VaeCheckpoint.open(folder.resolve("resumed"), "last");
-    assertThat(checkpoint.settings(Map.class)).isEqualTo(Map.of("note", "mine"));
+    assertThat(checkpoint.settings(JsonNode.class).path("note").asText()).isEqualTo("mine");
     try (VaeCheckpoint.Loaded loaded = checkpoint.load(DeviceType.CPU);
         Trainer<GraphBatch> trainer = trainer(loaded.model(), drugs, run)) {
       checkpoint.loadOptimizer(trainer.optimizer());

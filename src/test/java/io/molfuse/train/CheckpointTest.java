@@ -4,6 +4,7 @@ package io.molfuse.train;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import com.fasterxml.jackson.databind.JsonNode;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -69,7 +70,7 @@ class CheckpointTest {
       save(12, List.of("last"));
       Checkpoint checkpoint = Checkpoint.open(RunDirectory.resolve(folder, "best", "last"));
       assertThat(checkpoint.step()).isEqualTo(12);
-      assertThat(checkpoint.document("about", Map.class)).isEqualTo(Map.of("a", 12));
+      assertThat(checkpoint.document("about", JsonNode.class).path("a").asInt()).isEqualTo(12);
       Map<String, Tensor> into = tensors();
       into.values().forEach(Tensor::zero_);
       checkpoint.tensors("model", into);
@@ -116,7 +117,7 @@ class CheckpointTest {
 
     Files.write(model, good);
     Files.writeString(saved.resolve("about.json"), "{\"a\" : 2}");
-    assertThatThrownBy(() -> Checkpoint.open(saved).document("about", Map.class))
+    assertThatThrownBy(() -> Checkpoint.open(saved).document("about", JsonNode.class))
         .isInstanceOf(CheckpointException.class)
         .hasMessageContaining("about.json is damaged");
 
