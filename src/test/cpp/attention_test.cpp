@@ -368,6 +368,91 @@ TEST(Attention, RowsThatSeeNothing) {
   }
 }
 
+TEST(Attention, WhatIsInvisibleMayHoldAnything) {
+  at_each_level([](const std::string&) {
+    const double nan = std::nan("");
+    // Tiny, one block, several blocks of keys.
+    for (const int64_t keys : {4, 7, 40, 300}) {
+      for (const int32_t dtype : kFloatTypes) {
+        Case c;
+        c.dtype = dtype;
+        c.batch = 3;
+        c.keys = keys;
+        c.lengths = true;
+        c.fixed_lengths = {0, 3, keys - 1};
+        SCOPED_TRACE(c.text());
+        Problem clean(c, 1), problem(c, 1);
+        const int64_t rows = c.heads * keys * c.dim;
+        for (TestTensor* t : {&problem.key, &problem.value}) {
+          for (int64_t n = 0; n < t->count(); ++n) {
+            if (n / c.dim % keys >= c.fixed_lengths[static_cast<size_t>(n / rows)]) t->set(n, nan);
+          }
+        }
+        // Queries of a sequence without keys see nothing.
+        for (TestTensor* t : {&problem.query, &problem.grad_out}) {
+          for (int64_t n = 0; n < t->count() / c.batch; ++n) t->set(n, nan);
+        }
+        const Results got = problem.run(), expected = clean.run();
+        EXPECT_EQ(got.out, expected.out);
+        EXPECT_EQ(got.grad_query, expected.grad_query);
+        EXPECT_EQ(got.grad_key, expected.grad_key);
+        EXPECT_EQ(got.grad_value, expected.grad_value);
+      }
+    }
+  });
+}
+
+TEST(Attention, RowsThatSeeNothingAreZeroBesideRowsThatSeeInfinity) {
+  at_each_level([](const std::string&) {
+    for (const int64_t keys : {4, 20}) {
+      Case c;
+      c.keys = keys;
+      c.queries = keys + 6;
+      c.causal = true;
+      Problem problem(c, 1);
+      problem.value.fill([](int64_t) { return std::numeric_limits<double>::infinity(); });
+      for (int64_t n = 0; n < problem.query.count(); ++n) {
+        if (n / c.dim % c.queries < 6) problem.query.set(n, std::nan(""));
+      }
+      const Results got = problem.run();
+      for (int64_t n = 0; n < problem.query.count(); ++n) {
+        if (n / c.dim % c.queries >= 6) continue;
+        EXPECT_EQ(got.out[static_cast<size_t>(n)], 0);
+        EXPECT_EQ(got.grad_query[static_cast<size_t>(n)], 0);
+      }
+      for (const double g : got.grad_value) EXPECT_TRUE(std::isfinite(g));
+    }
+  });
+}
+
+TEST(Attention, BiasGradientsAreWrittenWithoutQueriesOrKeys) {
+  const std::vector<std::pair<std::vector<int64_t>, std::vector<int64_t>>> cases = {
+      {{3, 0}, {2, 3, 3, 1}}, {{1, 0}, {1, 1, 1, 1}}, {{0, 5}, {1, 3, 1, 5}}, {{0, 1}, {2, 1, 1, 1}}, {{0, 0}, {1, 1, 1, 1}}};
+  for (const auto& [sizes, bias] : cases) {
+    Case c;
+    c.queries = sizes[0];
+    c.keys = sizes[1];
+    c.bias = bias;
+    SCOPED_TRACE(c.text());
+    const Results got = Problem(c, 1).run();
+    EXPECT_EQ(got.grad_bias, std::vector<double>(got.grad_bias.size(), 0.0));
+  }
+}
+
+TEST(Attention, LongSequencesOfOneHeadSumTheirRelativeBiasInParts) {
+  Case c;
+  c.batch = c.heads = 1;
+  c.queries = 64 * 64 + 70;  // more blocks than there are parts
+  c.keys = 9;
+  c.dim = 8;
+  c.radius = 4;
+  c.threads = 2;
+  const Problem problem(c, 3);
+  const Results got = Problem(c, 3).run(), expected = problem.reference(false), eager = problem.reference(true);
+  EXPECT_TRUE(accepted(got.grad_relative, eager.grad_relative, expected.grad_relative, 1e-4));
+  EXPECT_TRUE(accepted(got.grad_query, eager.grad_query, expected.grad_query, small_atol(c.dtype)));
+}
+
 TEST(Attention, MinusInfinityInTheBiasMasks) {
   Case c;
   c.bias = {1, 1, c.queries, c.keys};
@@ -470,7 +555,7 @@ TEST(Attention, PackedFormEqualsEachSequenceAlone) {
     a.relative_bias = relative.view();
     a.cu_seqlens_q = starts_q.view();
     a.cu_seqlens_k = starts_k.view();
-    a.max_seqlen_q = 77;
+    a.max_seqlen_q = dtype == MOLFUSE_F32 ? 77 : 1000000;  // exact or generous
     a.max_seqlen_k = 80;
     a.causal = 1;
     a.out = out.view();
@@ -635,6 +720,12 @@ TEST(Attention, RefusesBadArguments) {
   refuse([](auto& a) { a.bias.size[3] = 6; }, {"bias", "6"});
   refuse([](auto& a) { a.relative_bias.size[1] = 4; }, {"relative_bias", "odd"});
   refuse([](auto& a) { a.has_scale = 1; a.scale = NAN; }, {"scale"});
+  refuse([](auto& a) { a.has_scale = 1; a.scale = 1e39; }, {"scale", "1e+39"});
+  refuse([](auto& a) {
+    a.key_lengths.data = nullptr;
+    a.query.size[0] = a.key.size[0] = int64_t{1} << 62;
+    a.query.stride[0] = 0;
+  }, {"query", "too many", "4611686018427387904"});
   refuse([](auto& a) { a.dropout_p = 1; }, {"dropout_p", "[0,1)"});
   refuse([](auto& a) { a.struct_size = 0; }, {"struct_size"});
   problem.lengths.set(1, 8);

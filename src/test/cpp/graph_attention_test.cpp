@@ -435,6 +435,27 @@ TEST(GraphAttention, UnwantedGradientsMayBeAbsent) {
   }
 }
 
+TEST(GraphAttention, BroadcastInputsMayHaveAbsentGradients) {
+  Case c;
+  c.nodes = 6;
+  Random random(2);
+  c.edges = batch_edges(random, 1, 6, 9);
+  Problem problem(c);
+  TestTensor row = TestTensor::random(random, c.dtype, {c.nodes, 1, c.channels}), grad_value = problem.output(), out = problem.output(),
+             lse = problem.statistic();
+  auto a = problem.args();
+  a.query = row.view();
+  a.query.size[1] = c.heads;
+  a.query.stride[1] = 0;
+  a.out = out.view();
+  a.lse = lse.view();
+  ASSERT_EQ(molfuse_graph_attention_forward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+  a.grad_out = problem.grad_out.view();
+  a.grad_value = grad_value.view();
+  EXPECT_EQ(molfuse_graph_attention_backward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+  for (const double g : grad_value.values()) EXPECT_TRUE(std::isfinite(g));
+}
+
 TEST(GraphAttention, BadInputIsRefusedBeforeAnyWrite) {
   Random random(4);
   Case c;
@@ -632,6 +653,15 @@ TEST(Graph, BadInputIsRefused) {
   edges(from_view, to_view, 3, g, {"source", "stride 0"});
   to.set(2, 3);
   edges(from_view, to_view, 3, view, {"edge_target", "0..2", "got 3", "position 2"});
+  {
+    // An int32 entry of -2^31 is below 2^31 + 2 when both are taken as unsigned.
+    TestTensor lowest = TestTensor::of(MOLFUSE_I32, {3}, {static_cast<double>(INT32_MIN), 0, 0});
+    const int64_t many = (int64_t{1} << 31) + 2;
+    g = view;
+    g.row_ptr.size[0] = many + 1;
+    const molfuse_tensor lowest_view = lowest.view();
+    expect_status(molfuse_graph_from_edges(&lowest_view, &lowest_view, many, &g, nullptr, nullptr), MOLFUSE_UNSUPPORTED, {"nodes", "2147483650"});
+  }
   from.set(0, -2);
   edges(from_view, to_view, 3, view, {"edge_source", "got -2", "position 0"});
   expect_invalid(molfuse_graph_from_edges(nullptr, &to_view, 3, &view, nullptr, nullptr), {"edge_source", "NULL"});

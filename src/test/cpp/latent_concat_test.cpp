@@ -400,6 +400,7 @@ TEST(LatentConcat, BadInputIsRefusedBeforeAnyWrite) {
   forward([&](Args& a) { a.graph_ptr = rows({0, 3, 3, 8, 10}); }, {"graph_ptr", "9", "10"});
   forward([&](Args& a) { a.graph_ptr = rows({-1, 3, 3, 8, 9}); }, {"graph_ptr", "-1"});
   forward([&](Args& a) { a.column_offset = -1; }, {"column_offset", "-1"});
+  forward([&](Args& a) { a.column_offset = INT64_MAX; }, {"column_offset", "9223372036854775807"});
   forward([&](Args& a) { a.column_offset = 1; }, {"out", "57 columns", "[4,56]"});
   forward([&](Args& a) { a.out.size[0] = 5; }, {"out", "[4,*]", "[5,56]"});
   forward([&](Args& a) { a.out.dtype = MOLFUSE_F64; }, {"out", "f64"});
@@ -427,6 +428,10 @@ TEST(LatentConcat, BadInputIsRefusedBeforeAnyWrite) {
   backward([&](Args&) { gradients[1].dtype = MOLFUSE_BF16; }, {"grad_layers[1]", "bf16"});
   backward([&](Args&) { gradients[1].stride[0] = 0; }, {"grad_layers[1]", "stride 0"});
   backward([&](Args&) { list[2].size[0] = 3; }, {"layers[2]", "[9,*]"});
+  backward([&](Args&) {
+    list[0].size[1] = INT64_MAX;  // in backward nothing of it is read
+    list[0].data = nullptr;
+  }, {"layers[0]", "too many"});
 }
 
 }  // namespace

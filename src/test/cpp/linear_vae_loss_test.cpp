@@ -394,6 +394,25 @@ TEST(LinearVaeLoss, ABiasOfMinusInfinityMasksAClass) {
   });
 }
 
+TEST(LinearVaeLoss, LargeBiasesStayOutOfUnusedLanes) {
+  at_each_level([](const std::string&) {
+    // Several tiles of classes, and a last block of tokens that is no multiple of a vector; exp(88.5) overflows.
+    for (const int32_t dtype : {MOLFUSE_F32, MOLFUSE_F64}) {
+      Case c;
+      c.dtype = dtype;
+      c.batch = 1;
+      c.length = 5;
+      c.channels = 3;
+      c.classes = 9000;
+      Problem problem(c, 5);
+      problem.bias.fill([&](int64_t) { return dtype == MOLFUSE_F32 ? 88.5 : 710.0; });
+      const Results got = problem.run();
+      for (const double g : got.grad_bias) EXPECT_TRUE(std::isfinite(g));
+      for (const double g : got.fused_bias) EXPECT_TRUE(std::isfinite(g));
+    }
+  });
+}
+
 TEST(LinearVaeLoss, ArgmaxTiesGoToTheLowestClass) {
   at_each_level([](const std::string&) {
     Case c;
@@ -469,6 +488,32 @@ TEST(LinearVaeLoss, AgreesWithVaeLossOnTheSameLogits) {
   a.stats = stats.view();
   ASSERT_EQ(molfuse_vae_loss_forward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
   for (int n = 0; n < MOLFUSE_VAE_STATS; ++n) EXPECT_NEAR(stats[n], fused.stats[static_cast<size_t>(n)], 1e-12 * (1 + std::fabs(stats[n])));
+}
+
+TEST(LinearVaeLoss, PositionsWithoutAFiniteLogitAreNotCorrect) {
+  Case c;
+  c.pad = -1;
+  Problem problem(c, 50);
+  problem.bias.fill([](int64_t) { return -std::numeric_limits<double>::infinity(); });
+  problem.targets.fill([](int64_t n) { return n % 2 == 0 ? 0.0 : 3.0; });
+  EXPECT_EQ(problem.run().stats[MOLFUSE_VAE_CORRECT], 0);
+  // The loss of given logits agrees, whatever path its sizes and layout take.
+  for (const int64_t classes : {3, 11, 700}) {
+    for (const bool class_second : {false, true}) {
+      TestTensor logits(c.dtype, class_second ? std::vector<int64_t>{c.batch, classes, c.length} : std::vector<int64_t>{c.batch, c.length, classes});
+      TestTensor stats(MOLFUSE_F32, {MOLFUSE_VAE_STATS}), targets(MOLFUSE_I64, {c.batch, c.length});
+      logits.fill([](int64_t) { return -std::numeric_limits<double>::infinity(); });
+      targets.fill([](int64_t n) { return n % 2 == 0 ? 0.0 : 2.0; });
+      auto a = zeroed<molfuse_vae_loss_args>();
+      a.logits = logits.view();
+      a.class_second = class_second;
+      a.targets = targets.view();
+      a.pad_index = -1;
+      a.stats = stats.view();
+      ASSERT_EQ(molfuse_vae_loss_forward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+      EXPECT_EQ(stats[MOLFUSE_VAE_CORRECT], 0);
+    }
+  }
 }
 
 TEST(LinearVaeLoss, BadArgumentsAreRefusedByName) {

@@ -128,11 +128,6 @@ TEST(Runtime, ParallelLoopsVisitEverythingOnce) {
       std::vector<int> visits(static_cast<size_t>(count), 0);
       molfuse::parallel_tasks(threads, count, 3, [&](int64_t n, int) { ++visits[static_cast<size_t>(n)]; });
       EXPECT_EQ(visits, std::vector<int>(static_cast<size_t>(count), 1));
-      molfuse::parallel_ranges(threads, count, 16, [&](int64_t begin, int64_t end, int) {
-        EXPECT_EQ(begin % 16, 0);
-        for (int64_t n = begin; n < end; ++n) ++visits[static_cast<size_t>(n)];
-      });
-      EXPECT_EQ(visits, std::vector<int>(static_cast<size_t>(count), 2));
     }
   }
 }

@@ -246,10 +246,13 @@ inline void at_each_level(const std::function<void(const std::string&)>& body) {
   ASSERT_EQ(molfuse_set_cpu_level("auto"), MOLFUSE_OK);
 }
 
-/// Expects an invalid-argument failure whose message holds every one of the given parts.
-inline void expect_invalid(molfuse_status status, std::initializer_list<const char*> parts) {
-  EXPECT_EQ(status, MOLFUSE_INVALID_ARGUMENT);
+/// Expects a failure whose message holds every one of the given parts.
+inline void expect_status(molfuse_status status, molfuse_status expected, std::initializer_list<const char*> parts) {
+  EXPECT_EQ(status, expected);
   for (const char* part : parts) EXPECT_NE(std::string(molfuse_last_error()).find(part), std::string::npos) << molfuse_last_error();
+}
+inline void expect_invalid(molfuse_status status, std::initializer_list<const char*> parts) {
+  expect_status(status, MOLFUSE_INVALID_ARGUMENT, parts);
 }
 
 constexpr int32_t kFloatTypes[] = {MOLFUSE_F32, MOLFUSE_F64, MOLFUSE_F16, MOLFUSE_BF16};

@@ -14,6 +14,7 @@ namespace molfuse {
 namespace {
 
 constexpr int64_t kMinDim = 8, kMaxDim = 256;
+constexpr int64_t kMaxParts = 64;
 
 /// Shape-checks a query-like operand and takes its strides. Batch form: [B,H,rows,D]; packed: [rows,H,D].
 AttentionOperand operand_of(const char* name, const molfuse_tensor& tensor, const AttentionProblem& p, int64_t rows, bool packed, bool output) {
@@ -38,24 +39,29 @@ void check_dim(const char* name, int64_t dim) {
   }
 }
 
-const int32_t* sequence_starts(const char* name, const molfuse_tensor& tensor, int64_t batch, int64_t total, int64_t longest,
+/// Checks cu_seqlens; lowers longest, what the caller says, to what there is: a generous maximum shall cost nothing.
+const int32_t* sequence_starts(const char* name, const molfuse_tensor& tensor, int64_t batch, int64_t total, int64_t& longest,
                                const char* longest_name) {
   check_dtype(name, tensor, {MOLFUSE_I32});
   check_shape(name, tensor, {batch + 1});
   if (tensor.stride[0] != 1 && batch > 0) invalid("%s: expected contiguous entries", name);
   check_pointers(name, tensor, total);
   const int32_t* starts = static_cast<const int32_t*>(tensor.data);
+  int64_t found = 0;
   for (int64_t b = 0; b < batch; ++b) {
-    if (starts[b + 1] - starts[b] > longest) {
+    const int64_t length = starts[b + 1] - starts[b];
+    if (length > longest) {
       invalid("%s: expected at least every sequence's length, got %lld, but sequence %lld has %lld", longest_name,
-              static_cast<long long>(longest), static_cast<long long>(b), static_cast<long long>(starts[b + 1] - starts[b]));
+              static_cast<long long>(longest), static_cast<long long>(b), static_cast<long long>(length));
     }
+    found = std::max(found, length);
   }
+  longest = found;
   return starts;
 }
 
 void set_scale(AttentionProblem& p, int32_t has_scale, double scale) {
-  if (has_scale != 0 && !std::isfinite(scale)) invalid("scale: expected a finite number, got %g", scale);
+  if (has_scale != 0) check_finite("scale", scale, p.dtype);
   p.scale = has_scale != 0 ? scale : 1.0 / std::sqrt(static_cast<double>(p.dim));
 }
 
@@ -112,9 +118,6 @@ AttentionProblem check_problem(const molfuse_attention_args& args, bool backward
     if (p.keys < 0) invalid("max_seqlen_k: expected >= 0, got %lld", static_cast<long long>(p.keys));
     p.cu_q = sequence_starts("cu_seqlens_q", args.cu_seqlens_q, p.batch, query_rows, p.queries, "max_seqlen_q");
     p.cu_k = sequence_starts("cu_seqlens_k", args.cu_seqlens_k, p.batch, key_rows, p.keys, "max_seqlen_k");
-    // A generous maximum costs scratch, so no more than there is.
-    p.queries = std::min(p.queries, query_rows);
-    p.keys = std::min(p.keys, key_rows);
   } else {
     p.batch = args.query.size[0];
     query_rows = p.queries = args.query.size[2];
@@ -208,10 +211,6 @@ class ThreadScratch {
   Scratch memory_;
 };
 
-int64_t chunk_of(int64_t tasks, int threads) { return std::max<int64_t>(1, tasks / (int64_t{16} * threads)); }
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 void run_forward(const AttentionProblem& p, const molfuse_execution& execution) {
   if (p.batch == 0 || p.heads == 0 || p.queries == 0) return;
   const int64_t heads = p.batch * p.heads;
@@ -277,7 +276,7 @@ void run_backward(const AttentionProblem& p, const molfuse_attention_args& args,
   // Bias gradients are added up without atomics: whoever writes a slab does all of it. With broadcasting over batch or heads,
   // several heads share a slab and go to one task, in order, so the sum has a fixed order too.
   const bool over_batch = want_bias && args.bias.size[0] == 1, over_heads = want_bias && args.bias.size[1] == 1;
-  const bool over_columns = want_bias && ((args.bias.size[2] == 1 && p.queries > 1) || (args.bias.size[3] == 1 && p.keys > 1));
+  const bool over_columns = want_bias && ((args.bias.size[2] == 1 && p.queries != 1) || (args.bias.size[3] == 1 && p.keys != 1));
   const int64_t groups = (over_batch ? 1 : p.batch) * (over_heads ? 1 : p.heads);
   auto group_of = [&](int64_t n) {
     const int64_t head_groups = over_heads ? 1 : p.heads;
@@ -290,8 +289,9 @@ void run_backward(const AttentionProblem& p, const molfuse_attention_args& args,
   const bool split_heads = heads < available && p.queries * p.keys > kQueryBlock * kQueryBlock;
   const bool fuse_bias = want_bias && !split_heads && (groups >= available || groups == heads);
   // Rows of a task when a head is divided: whole query blocks, so that the result does not depend on the number of threads more
-  // than through these sums' order.
-  const int64_t query_range = split_heads ? kQueryBlock : std::max<int64_t>(p.queries, 1);
+  // than through these sums' order, and at most kMaxParts of them, as each has a row of sums for the relative bias.
+  const int64_t query_range =
+      split_heads ? divide_up(divide_up(p.queries, kQueryBlock), kMaxParts) * kQueryBlock : std::max<int64_t>(p.queries, 1);
   const int64_t query_ranges = divide_up(p.queries, query_range);
   const int64_t parts_per_head = split_heads ? query_ranges : 1;
   const size_t part_bytes = static_cast<size_t>(2 * p.radius + 1) * element_bytes(p);
@@ -300,7 +300,8 @@ void run_backward(const AttentionProblem& p, const molfuse_attention_args& args,
     return want_relative ? parts.at<char>(part_bytes * static_cast<size_t>((b * p.heads + h) * parts_per_head + part)) : nullptr;
   };
 
-  const int threads = thread_count(execution, std::max<int64_t>(heads * std::max<int64_t>(query_ranges, 1), 1));
+  const int64_t most_ranges = std::max({query_ranges, split_heads ? divide_up(p.keys, kQueryBlock) : 1, int64_t{1}});
+  const int threads = thread_count(execution, std::max<int64_t>(heads * most_ranges, 1));
   const ThreadScratch scratch(threads, attention_layout(p, p.queries, true).total * element_bytes(p));
   auto task_of = [&](int64_t b, int64_t h) {
     AttentionTask task{};
@@ -429,7 +430,9 @@ void run_decode(const molfuse_attention_decode_args& args, const molfuse_executi
   if (tasks == 0) return;
   const size_t bytes = molfuse_dtype_size(p.dtype);
   const int threads = thread_count(execution, tasks);
-  const ThreadScratch scratch(threads, attention_layout(p, 1, false).total * element_bytes(p));
+  AttentionProblem sized = p;
+  sized.relative = nullptr;  // decode reads it where it lies; spreading it over the cache would cost scratch for every position
+  const ThreadScratch scratch(threads, attention_layout(sized, 1, false).total * element_bytes(p));
   const AttentionKernels& kernels = select_attention_kernels();
   parallel_tasks(threads, tasks, chunk_of(tasks, threads), [&](int64_t n, int thread) {
     AttentionTask task{};

@@ -146,8 +146,11 @@ void forward(const AttentionProblem& p, const AttentionTask& task, void* scratch
   }
   for (int64_t i = 0; i < rows; ++i) {
     const A total = sum[i];
+    A* const row = out + i * layout.query_ld;
+    // The products of such a row's zero weights need not be zero: values that other rows of its block see may be infinite.
+    for (int64_t n = 0; total == 0 && n < d; ++n) row[n] = 0;
     const A factor = total == 0 ? A{0} : A{1} / total;
-    unpack_rows<T>(out + i * layout.query_ld, layout.query_ld, 1, p.dim, factor, row_of<T>(p.out, b, h, s.query_row + begin + i), 0);
+    unpack_rows<T>(row, layout.query_ld, 1, p.dim, factor, row_of<T>(p.out, b, h, s.query_row + begin + i), 0);
     if (p.lse != nullptr) {
       A* const lse = static_cast<A*>(p.lse) + b * p.lse_batch + h * p.lse_head + (s.query_row + begin + i) * p.lse_row;
       *lse = total == 0 ? -infinity<A> : maximum[i] + logarithm(total);
@@ -317,6 +320,10 @@ void backward(const AttentionProblem& p, const AttentionTask& task, void* scratc
       const int64_t at = s.query_row + begin + i0;
       pack_rows<T>(row_of<const T>(p.query, b, h, at), p.query.row, block, p.dim, scale, query, ld, d);
       pack_rows<T>(row_of<const T>(p.grad_out, b, h, at), p.grad_out.row, block, p.dim, A{1}, grad_out, ld, d);
+      for (int64_t r = 0; r < block; ++r) {
+        if (log_sum[i0 + r] != infinity<A>) continue;
+        for (int64_t n = 0; n < d; ++n) query[r * ld + n] = grad_out[r * ld + n] = 0;  // contributes nothing even if it is not finite
+      }
       gemm<A, false>(block, padded, p.dim, query, ld, 1, key_transposed, lds, scores, lds);
       gemm<A, false>(block, padded, p.dim, grad_out, ld, 1, value_transposed, lds, grad_scores, lds);
       for (int64_t r = 0; r < block; ++r) {
@@ -377,6 +384,9 @@ void backward(const AttentionProblem& p, const AttentionTask& task, void* scratc
   if (task.query_gradient && rows > 0) {
     if (!query_written) {
       for (int64_t n = 0; n < rows * ld; ++n) grad_query[n] = 0;  // a sequence without keys
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t n = 0; log_sum[i] == infinity<A> && n < d; ++n) grad_query[i * ld + n] = 0;
     }
     unpack_rows<T>(grad_query, ld, rows, p.dim, scale, row_of<T>(p.grad_query, b, h, s.query_row + begin), p.grad_query.row);
   }
@@ -447,18 +457,15 @@ void decode(const AttentionProblem& p, const AttentionTask& task, void* scratch)
   unpack_rows<T>(out, layout.query_ld, 1, p.dim, sum == 0 ? A{0} : A{1} / sum, row_of<T>(p.out, b, h, 0), 0);
 }
 
-#define MOLFUSE_BY_DTYPE(name)                                                              \
-  void name##_any(const AttentionProblem& p, const AttentionTask& task, void* scratch) {    \
-    switch (p.dtype) {                                                                      \
-      case MOLFUSE_F64: return name<double>(p, task, scratch);                              \
-      case MOLFUSE_F16: return name<f16>(p, task, scratch);                                 \
-      case MOLFUSE_BF16: return name<bf16>(p, task, scratch);                               \
-      default: return name<float>(p, task, scratch);                                        \
-    }                                                                                       \
-  }
-MOLFUSE_BY_DTYPE(forward)
-MOLFUSE_BY_DTYPE(backward)
-MOLFUSE_BY_DTYPE(decode)
+void forward_any(const AttentionProblem& p, const AttentionTask& task, void* scratch) {
+  with_type(p.dtype, [&](auto tag) { forward<typename decltype(tag)::type>(p, task, scratch); });
+}
+void backward_any(const AttentionProblem& p, const AttentionTask& task, void* scratch) {
+  with_type(p.dtype, [&](auto tag) { backward<typename decltype(tag)::type>(p, task, scratch); });
+}
+void decode_any(const AttentionProblem& p, const AttentionTask& task, void* scratch) {
+  with_type(p.dtype, [&](auto tag) { decode<typename decltype(tag)::type>(p, task, scratch); });
+}
 
 }  // namespace
 

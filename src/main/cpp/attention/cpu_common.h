@@ -9,9 +9,6 @@ namespace molfuse {
 namespace MOLFUSE_ISA {
 namespace {
 
-template <class A>
-constexpr A infinity = static_cast<A>(__builtin_inff());
-
 MOLFUSE_INLINE float logarithm(float x) { return __builtin_logf(x); }
 MOLFUSE_INLINE double logarithm(double x) { return __builtin_log(x); }
 

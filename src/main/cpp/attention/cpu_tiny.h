@@ -163,6 +163,20 @@ MOLFUSE_INLINE void weighted_rows(const accumulate_t<T>* weights, int64_t row_st
   }
 }
 
+template <class T>
+MOLFUSE_INLINE void zero_rows(T* to, int64_t stride, int64_t begin, int64_t end, int64_t dim) {
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t d = 0; d < dim; d += width<accumulate_t<T>>) store(to + i * stride + d, vec<accumulate_t<T>>{});
+  }
+}
+
+/// Queries that see nothing: the first ones, or all.
+MOLFUSE_INLINE int64_t blind_queries(const AttentionProblem& p, const Sequence& s) {
+  if (s.key_limit == 0) return s.queries;
+  return p.causal && s.queries > s.keys ? s.queries - s.keys : 0;
+}
+
+// What is invisible may hold anything: products with its weight of zero are left out, as 0 * NaN is not 0.
 template <class T, int GROUP>
 void tiny_forward_group(const AttentionProblem& p, const Sequence& s, const AttentionTask& task) {
   using A = accumulate_t<T>;
@@ -192,8 +206,9 @@ void tiny_forward_group(const AttentionProblem& p, const Sequence& s, const Atte
       }
     }
   }
-  weighted_rows<T>(weights, GROUP, 1, row_of<const T>(p.value, b, h, s.key_row), p.value.row, m, row_of<T>(p.out, b, h, s.query_row), p.out.row, n,
-                   p.dim, A{1});
+  T* const out = row_of<T>(p.out, b, h, s.query_row);
+  weighted_rows<T>(weights, GROUP, 1, row_of<const T>(p.value, b, h, s.key_row), p.value.row, s.key_limit, out, p.out.row, n, p.dim, A{1});
+  zero_rows(out, p.out.row, 0, blind_queries(p, s), p.dim);
 }
 
 template <class T, int GROUP>
@@ -233,15 +248,19 @@ void tiny_backward_group(const AttentionProblem& p, const Sequence& s, const Att
     store(gradients + i * GROUP, weight * (gradient - group_sum<A, GROUP>(weight * gradient)));
   }
   const A scale = static_cast<A>(p.scale);
+  const int64_t blind = blind_queries(p, s);
   if (task.query_gradient) {
-    weighted_rows<T>(gradients, GROUP, 1, key, p.key.row, m, row_of<T>(p.grad_query, b, h, s.query_row), p.grad_query.row, n, p.dim, scale);
+    T* const to = row_of<T>(p.grad_query, b, h, s.query_row);
+    weighted_rows<T>(gradients, GROUP, 1, key, p.key.row, s.key_limit, to, p.grad_query.row, n, p.dim, scale);
+    zero_rows(to, p.grad_query.row, 0, blind, p.dim);
   }
-  if (task.key_value_gradient && p.grad_key.data != nullptr) {
-    weighted_rows<T>(gradients, 1, GROUP, query, p.query.row, n, row_of<T>(p.grad_key, b, h, s.key_row), p.grad_key.row, m, p.dim, scale);
-  }
-  if (task.key_value_gradient && p.grad_value.data != nullptr) {
-    weighted_rows<T>(weights, 1, GROUP, grad_out, p.grad_out.row, n, row_of<T>(p.grad_value, b, h, s.key_row), p.grad_value.row, m, p.dim, A{1});
-  }
+  auto from_queries = [&](const A* factors, const T* from, int64_t from_row, const AttentionOperand& gradient, A factor) {
+    T* const to = row_of<T>(gradient, b, h, s.key_row);
+    weighted_rows<T>(factors + blind * GROUP, 1, GROUP, from + blind * from_row, from_row, n - blind, to, gradient.row, s.key_limit, p.dim, factor);
+    zero_rows(to, gradient.row, s.key_limit, m, p.dim);
+  };
+  if (task.key_value_gradient && p.grad_key.data != nullptr) from_queries(gradients, query, p.query.row, p.grad_key, scale);
+  if (task.key_value_gradient && p.grad_value.data != nullptr) from_queries(weights, grad_out, p.grad_out.row, p.grad_value, A{1});
 }
 
 /// The widest group a vector of A has room for, halved while the keys fit in half.

@@ -26,7 +26,7 @@ void check_limit(const char* what, int64_t count) {
   }
 }
 
-/// True if every entry lies in 0..limit-1. One comparison as unsigned and no branch, so that the compiler vectorises it.
+/// True if every entry lies in 0..limit-1, limit being at most 2^31 - 2. One comparison as unsigned and no branch, so that the compiler vectorises it.
 template <class I>
 bool all_below(const I* entries, int64_t count, int64_t stride, int64_t limit) {
   using U = std::make_unsigned_t<I>;
@@ -109,6 +109,8 @@ void check_rows(const molfuse_graph& graph, int64_t* nodes, int64_t* edges) {
   check_one_type("source", graph.source, graph.row_ptr);
   *nodes = graph.row_ptr.size[0] - 1;
   *edges = graph.source.size[0];
+  check_limit("nodes", *nodes);
+  check_limit("edges", *edges);
   check_pointers("row_ptr", graph.row_ptr, *edges);
   check_indices("source", graph.source, *nodes);
 }
@@ -209,10 +211,8 @@ void from_edges(const molfuse_tensor& edge_source, const molfuse_tensor& edge_ta
   check_one_type("source", graph.source, graph.row_ptr);
   const bool want_id = edge_id_in != nullptr && present(*edge_id_in);
   if (want_id) check_index_output("edge_id_in", *edge_id_in, edges);
-  if (graph.row_ptr.dtype == MOLFUSE_I32 || (want_id && edge_id_in->dtype == MOLFUSE_I32)) {
-    check_limit("nodes with int32 indices", nodes);
-    check_limit("edges with int32 indices", edges);
-  }
+  check_limit("nodes", nodes);
+  check_limit("edges", edges);
   check_indices("edge_source", edge_source, nodes);
   check_indices("edge_target", edge_target, nodes);
   counting_sort(edge_target, nodes, graph.row_ptr, [&](int64_t n, int64_t position) {

@@ -22,8 +22,6 @@ constexpr int64_t kTaskBytes = int64_t{256} << 10;
 // Tasks for each thread at least, so that uneven ones even out.
 constexpr int64_t kTasksPerThread = 4;
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /// A [V,H,C] argument with contiguous channels: in place, or by a packed copy if its channels lie apart.
 class Operand {
  public:
@@ -73,7 +71,7 @@ GraphProblem check_problem(const molfuse_graph_attention_args& args) {
   p.heads = args.query.size[1];
   p.channels = args.query.size[2];
   if (p.channels < 1) invalid("query: expected at least one channel, got %s", shape_text(args.query).c_str());
-  if (args.has_scale != 0 && !std::isfinite(args.scale)) invalid("scale: expected a finite number, got %g", args.scale);
+  if (args.has_scale != 0) check_finite("scale", args.scale, p.dtype);
   p.scale = args.has_scale != 0 ? args.scale : 1.0 / std::sqrt(static_cast<double>(p.channels));
   check_probability("dropout_p", args.dropout_p);
   p.keep_scale = 1.0 / (1.0 - args.dropout_p);

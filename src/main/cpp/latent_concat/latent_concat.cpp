@@ -37,6 +37,9 @@ struct Problem {
   std::vector<Layer> layers;
 };
 
+// Sums of so many columns do not overflow. In backward a layer's sizes need not be those of memory.
+constexpr int64_t kMaxColumns = int64_t{1} << 48;
+
 std::string entry_name(const char* list, int64_t n) { return std::string(list) + "[" + std::to_string(n) + "]"; }
 
 Problem check_problem(const molfuse_latent_concat_args& args, bool backward) {
@@ -52,7 +55,9 @@ Problem check_problem(const molfuse_latent_concat_args& args, bool backward) {
   p.pooled = !present(args.graph_ptr);
   if (args.layers[0].ndim != 2) invalid("layers[0]: expected [%s,C], got %s", p.pooled ? "B" : "V", shape_text(args.layers[0]).c_str());
   p.nodes = args.layers[0].size[0];
-  if (args.column_offset < 0) invalid("column_offset: expected >= 0, got %lld", static_cast<long long>(args.column_offset));
+  if (args.column_offset < 0 || args.column_offset > kMaxColumns) {
+    invalid("column_offset: expected a column of %s, got %lld", row_name, static_cast<long long>(args.column_offset));
+  }
   int64_t width = 0;
   for (int64_t l = 0; l < args.num_layers; ++l) {
     const std::string name = entry_name("layers", l);
@@ -61,6 +66,7 @@ Problem check_problem(const molfuse_latent_concat_args& args, bool backward) {
     // In backward only the sizes count.
     if (backward && sizes.data == nullptr) sizes.data = &p;
     check_shape(name.c_str(), sizes, {p.nodes, kAny});
+    if (sizes.size[1] > kMaxColumns - width) invalid("%s: too many columns, got %s", name.c_str(), shape_text(sizes).c_str());
     molfuse_tensor tensor = args.layers[l];
     if (backward) {
       tensor = args.grad_layers[l];

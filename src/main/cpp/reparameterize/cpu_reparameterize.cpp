@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Normal numbers by Philox and Box-Muller in batches that stay in cache, and what is made of them.
 #include "reparameterize/kernels.h"
+#include "runtime/log_var.h"
 #include "runtime/simd_math.h"
 
 namespace molfuse {
 namespace MOLFUSE_ISA {
 namespace {
-
-constexpr double kLowest = -20, kHighest = 10;  // bounds of log_var
 
 constexpr int64_t kBatch = 512;  // elements at a time
 constexpr int64_t kGroups = kBatch / 4;
@@ -137,7 +136,7 @@ struct Clamped {
 };
 template <class A>
 MOLFUSE_INLINE Clamped<A> standard_deviation(vec<A> log_var) {
-  const A low = static_cast<A>(kLowest), high = static_cast<A>(kHighest);
+  const A low = static_cast<A>(kLogVarLowest), high = static_cast<A>(kLogVarHighest);
   const ivec<A> below = log_var < low, above = log_var > high;
   const vec<A> clamped = below ? splat<A>(low) : (above ? splat<A>(high) : log_var);
   return {exp(clamped * static_cast<A>(0.5)), below | above};
@@ -167,22 +166,11 @@ MOLFUSE_INLINE void each_run(const ReparameterizeProblem& p, int64_t begin, int6
 
 template <class T>
 MOLFUSE_INLINE vec<accumulate_t<T>> read(const LatentOperand& operand, int64_t b, int64_t l, int64_t count) {
-  using A = accumulate_t<T>;
-  const T* from = element<const T>(operand, b, l);
-  if (operand.column == 1 && count == width<A>) return load(from);
-  vec<A> v{};
-  for (int64_t n = 0; n < count; ++n) v[n] = to_float(from[n * operand.column]);
-  return v;
+  return read_lanes(element<const T>(operand, b, l), operand.column, count);
 }
 template <class T>
 MOLFUSE_INLINE void write(const LatentOperand& operand, int64_t b, int64_t l, int64_t count, vec<accumulate_t<T>> v) {
-  using A = accumulate_t<T>;
-  T* to = element<T>(operand, b, l);
-  if (operand.column == 1 && count == width<A>) {
-    store(to, v);
-    return;
-  }
-  for (int64_t n = 0; n < count; ++n) to[n * operand.column] = FromFloat<T>::of(v[n]);
+  write_lanes(element<T>(operand, b, l), operand.column, count, v);
 }
 
 template <class T>
@@ -209,20 +197,10 @@ void backward(const ReparameterizeProblem& p, int64_t begin, int64_t end) {
 }
 
 void forward_any(const ReparameterizeProblem& p, int64_t begin, int64_t end) {
-  switch (p.dtype) {
-    case MOLFUSE_F64: forward<double>(p, begin, end); break;
-    case MOLFUSE_F16: forward<f16>(p, begin, end); break;
-    case MOLFUSE_BF16: forward<bf16>(p, begin, end); break;
-    default: forward<float>(p, begin, end); break;
-  }
+  with_type(p.dtype, [&](auto tag) { forward<typename decltype(tag)::type>(p, begin, end); });
 }
 void backward_any(const ReparameterizeProblem& p, int64_t begin, int64_t end) {
-  switch (p.dtype) {
-    case MOLFUSE_F64: backward<double>(p, begin, end); break;
-    case MOLFUSE_F16: backward<f16>(p, begin, end); break;
-    case MOLFUSE_BF16: backward<bf16>(p, begin, end); break;
-    default: backward<float>(p, begin, end); break;
-  }
+  with_type(p.dtype, [&](auto tag) { backward<typename decltype(tag)::type>(p, begin, end); });
 }
 
 }  // namespace

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/check.h"
 
+#include <cmath>
 #include <cstdio>
+#include <limits>
 
 namespace molfuse {
 namespace {
 
 constexpr size_t kErrorLength = 1024;
+constexpr int64_t kMaxElements = int64_t{1} << 48;
 thread_local char last_error[kErrorLength];
 
 std::string format_text(const char* format, va_list list) {
@@ -58,8 +61,13 @@ std::string shape_text(const molfuse_tensor& tensor) {
 }
 
 int64_t element_count(const molfuse_tensor& tensor) {
+  for (int d = 0; d < tensor.ndim; ++d) {
+    if (tensor.size[d] == 0) return 0;
+  }
   int64_t count = 1;
-  for (int d = 0; d < tensor.ndim; ++d) count *= tensor.size[d];
+  for (int d = 0; d < tensor.ndim; ++d) {
+    if (__builtin_mul_overflow(count, tensor.size[d], &count)) return INT64_MAX;
+  }
   return count;
 }
 
@@ -76,7 +84,10 @@ void check_shape(const char* name, const molfuse_tensor& tensor, std::initialize
   text += "]";
   for (d = 0; matches && d < tensor.ndim; ++d) matches = tensor.size[d] >= 0;
   if (!matches) invalid("%s: expected shape %s, got %s", name, text.c_str(), shape_text(tensor).c_str());
-  if (tensor.data == nullptr && element_count(tensor) > 0) invalid("%s: is required (data is NULL)", name);
+  const int64_t count = element_count(tensor);
+  if (tensor.data == nullptr && count > 0) invalid("%s: is required (data is NULL)", name);
+  // With strides of 0 a tensor may be larger than any memory; sizes in bytes, padded, must still be numbers.
+  if (count > kMaxElements) invalid("%s: too many elements, got shape %s", name, shape_text(tensor).c_str());
 }
 
 void check_dtype(const char* name, const molfuse_tensor& tensor, std::initializer_list<int32_t> allowed) {
@@ -90,6 +101,7 @@ void check_dtype(const char* name, const molfuse_tensor& tensor, std::initialize
 }
 
 void check_output(const char* name, const molfuse_tensor& tensor) {
+  if (element_count(tensor) == 0) return;
   for (int d = 0; d < tensor.ndim; ++d) {
     if (tensor.size[d] > 1 && tensor.stride[d] == 0) invalid("%s: an output may not be broadcast (stride 0 in dimension %d)", name, d);
   }
@@ -97,6 +109,11 @@ void check_output(const char* name, const molfuse_tensor& tensor) {
 
 void check_probability(const char* name, double p) {
   if (!(p >= 0.0 && p < 1.0)) invalid("%s: expected a probability in [0,1), got %g", name, p);
+}
+
+void check_finite(const char* name, double value, int32_t dtype) {
+  const double most = dtype == MOLFUSE_F64 ? std::numeric_limits<double>::max() : std::numeric_limits<float>::max();
+  if (!(std::fabs(value) <= most)) invalid("%s: expected a finite number, got %g", name, value);
 }
 
 void check_pointers(const char* name, const molfuse_tensor& pointers, int64_t total) {

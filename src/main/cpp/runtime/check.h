@@ -7,6 +7,7 @@
 #include <cstring>
 #include <initializer_list>
 #include <new>
+#include <stdexcept>
 #include <string>
 
 #include "molfuse/runtime.h"
@@ -33,6 +34,9 @@ molfuse_status guard(Function&& function) noexcept {
     set_last_error(error.text.c_str());
     return error.status;
   } catch (const std::bad_alloc&) {
+    set_last_error("out of memory");
+    return MOLFUSE_OUT_OF_MEMORY;
+  } catch (const std::length_error&) {  // what containers throw for sizes beyond any memory
     set_last_error("out of memory");
     return MOLFUSE_OUT_OF_MEMORY;
   } catch (...) {
@@ -70,6 +74,10 @@ void check_output(const char* name, const molfuse_tensor& tensor);
 /// Throws unless 0 <= p < 1.
 void check_probability(const char* name, double p);
 
+/// Throws unless value is finite in the accumulator type of dtype.
+void check_finite(const char* name, double value, int32_t dtype);
+
+/// Product of the sizes, INT64_MAX if it is larger than that.
 int64_t element_count(const molfuse_tensor& tensor);
 
 /// Element n of a one-dimensional int32 or int64 tensor.

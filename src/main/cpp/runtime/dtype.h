@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Storage types of the 16-bit formats and dispatch from a run-time element type to a C++ type.
+// Storage types of the 16-bit formats and the types they are accumulated in.
 #pragma once
 
 #include <cstdint>
-
-#include "runtime/check.h"
 
 namespace molfuse {
 
@@ -33,17 +31,5 @@ template <class T>
 struct Tag {
   using type = T;
 };
-
-/// Calls function(Tag<T>{}) with the C++ type of dtype.
-template <class Function>
-decltype(auto) dispatch_float(int32_t dtype, Function&& function) {
-  switch (dtype) {
-    case MOLFUSE_F32: return function(Tag<float>{});
-    case MOLFUSE_F64: return function(Tag<double>{});
-    case MOLFUSE_F16: return function(Tag<f16>{});
-    case MOLFUSE_BF16: return function(Tag<bf16>{});
-    default: invalid("unknown element type %d", dtype);
-  }
-}
 
 }  // namespace molfuse

@@ -28,7 +28,6 @@ class Scratch {
   ~Scratch();
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  void* data() const { return data_; }
   template <class T>
   T* at(size_t byte_offset) const { return reinterpret_cast<T*>(static_cast<char*>(data_) + byte_offset); }
 
@@ -36,6 +35,14 @@ class Scratch {
   void* data_;
   bool pooled_;
 };
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// Tasks to hand out at a time: few enough handings out to cost nothing, enough of them to even out.
+inline int64_t chunk_of(int64_t tasks, int threads) {
+  const int64_t chunk = tasks / (int64_t{16} * threads);
+  return chunk < 1 ? 1 : chunk;
+}
 
 inline size_t align_up(size_t bytes) { return (bytes + 63) & ~size_t{63}; }
 
@@ -53,24 +60,6 @@ void parallel_tasks(int threads, int64_t tasks, int64_t chunk, Body&& body) {
 #pragma omp for schedule(dynamic, chunk)
     for (int64_t task = 0; task < tasks; ++task) body(task, thread);
   }
-}
-
-/// Runs body(begin, end, thread) over `threads` contiguous, nearly equal parts of 0..count-1 cut at multiples of grain.
-template <class Body>
-void parallel_ranges(int threads, int64_t count, int64_t grain, Body&& body) {
-  const int64_t blocks = (count + grain - 1) / grain;
-  auto run = [&](int thread, int of) {
-    const int64_t begin = blocks * thread / of * grain;
-    int64_t end = blocks * (thread + 1) / of * grain;
-    if (end > count) end = count;
-    if (begin < end) body(begin, end, thread);
-  };
-  if (threads <= 1) {
-    run(0, 1);
-    return;
-  }
-#pragma omp parallel num_threads(threads)
-  run(omp_get_thread_num(), omp_get_num_threads());
 }
 
 }  // namespace molfuse

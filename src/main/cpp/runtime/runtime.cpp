@@ -2,6 +2,9 @@
 #include "molfuse/runtime.h"
 
 #include <omp.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include <atomic>
 #include <cstdio>
@@ -18,17 +21,28 @@
 namespace molfuse {
 namespace {
 
+#if defined(__x86_64__)
+// __builtin_cpu_supports does not know f16c in every compiler.
+bool has_f16c() noexcept {
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
+/// Checks every extension that cmake/isa.cmake compiles a level for.
 CpuLevel best_level() noexcept {
 #if defined(__x86_64__)
+  const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && has_f16c();
 #ifdef MOLFUSE_EMULATE_AVX512
   // Test builds: the 64-byte code is compiled for AVX2, so that its logic runs on machines without AVX-512.
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return CpuLevel::avx512;
+  if (avx2) return CpuLevel::avx512;
 #endif
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq")) {
     return CpuLevel::avx512;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) return CpuLevel::avx2;
+  if (avx2) return CpuLevel::avx2;
 #endif
   return CpuLevel::baseline;
 }
@@ -111,7 +125,7 @@ molfuse_status molfuse_get_capabilities(molfuse_capabilities* out) {
     const size_t size = filled.struct_size < sizeof filled ? filled.struct_size : sizeof filled;
     std::snprintf(filled.cpu_vector_level, sizeof filled.cpu_vector_level, "%s", level_name(cpu_level()));
     std::snprintf(filled.cpu_vector_best, sizeof filled.cpu_vector_best, "%s", level_name(best_level()));
-    filled.cpu_threads = omp_get_max_threads();
+    filled.cpu_threads = omp_in_parallel() ? 1 : omp_get_max_threads();
     filled.cuda_compiled = 0;
     filled.cuda_usable = 0;
     filled.cudnn_usable = 0;

@@ -17,7 +17,7 @@ struct Pool {
 thread_local Pool pool;
 
 void* allocate_aligned(size_t bytes) {
-  void* memory = std::aligned_alloc(64, align_up(bytes == 0 ? 1 : bytes));
+  void* memory = std::aligned_alloc(64, align_up(bytes));
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
@@ -25,6 +25,7 @@ void* allocate_aligned(size_t bytes) {
 }  // namespace
 
 Scratch::Scratch(size_t bytes) : data_(nullptr), pooled_(false) {
+  if (bytes == 0) bytes = 1;  // offsets are added to data_, which must not be null for that
   if (bytes > kKeptBytes || pool.in_use) {
     data_ = allocate_aligned(bytes);
     return;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "molfuse/runtime.h"
 #include "runtime/dtype.h"
 #include "runtime/philox.h"
 
@@ -56,6 +57,20 @@ template <class A>
 using uvec = typename VecTypes<A>::N;
 template <class A>
 constexpr int width = kVectorBytes / static_cast<int>(sizeof(A));
+
+template <class A>
+constexpr A infinity = static_cast<A>(__builtin_inff());
+
+/// Calls function(Tag<T>{}) with the C++ type of a checked floating-point dtype.
+template <class Function>
+MOLFUSE_INLINE void with_type(int32_t dtype, Function&& function) {
+  switch (dtype) {
+    case MOLFUSE_F64: function(Tag<double>{}); break;
+    case MOLFUSE_F16: function(Tag<f16>{}); break;
+    case MOLFUSE_BF16: function(Tag<bf16>{}); break;
+    default: function(Tag<float>{}); break;
+  }
+}
 
 template <class A>
 MOLFUSE_INLINE vec<A> splat(A value) {
@@ -227,10 +242,27 @@ MOLFUSE_INLINE A reduce_max(vec<A> v) {
   return part[0];
 }
 
+/// At most a vector of the elements n < count of a row with any stride; missing lanes are 0.
+template <class T>
+MOLFUSE_INLINE vec<accumulate_t<T>> read_lanes(const T* row, int64_t stride, int64_t count) {
+  using A = accumulate_t<T>;
+  if (stride == 1) return count >= width<A> ? load(row) : load_partial(row, count);
+  vec<A> v{};
+  for (int64_t n = 0; n < count && n < width<A>; ++n) v[n] = to_float(row[n * stride]);
+  return v;
+}
+template <class T>
+MOLFUSE_INLINE void write_lanes(T* row, int64_t stride, int64_t count, vec<accumulate_t<T>> v) {
+  using A = accumulate_t<T>;
+  if (stride == 1 && count >= width<A>) {
+    store(row, v);
+    return;
+  }
+  for (int64_t n = 0; n < count && n < width<A>; ++n) row[n * stride] = FromFloat<T>::of(v[n]);
+}
+
 template <class A>
 MOLFUSE_INLINE vec<A> max(vec<A> a, vec<A> b) { return a > b ? a : b; }
-template <class A>
-MOLFUSE_INLINE vec<A> min(vec<A> a, vec<A> b) { return a < b ? a : b; }
 
 // ---- Philox, one counter a lane
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The divergence of a diagonal Gaussian from the standard one, and its gradients.
+#include "runtime/log_var.h"
 #include "runtime/simd_math.h"
 #include "vae_loss/kernels.h"
 
@@ -7,30 +8,9 @@ namespace molfuse {
 namespace MOLFUSE_ISA {
 namespace {
 
-constexpr double kLowest = -20, kHighest = 10;  // bounds of log_var
-
-/// One vector of elements n < count of a row with any stride.
-template <class T>
-MOLFUSE_INLINE vec<accumulate_t<T>> read(const T* row, int64_t stride, int64_t count) {
-  using A = accumulate_t<T>;
-  if (stride == 1) return count >= width<A> ? load(row) : load_partial(row, count);
-  vec<A> v{};
-  for (int64_t n = 0; n < count && n < width<A>; ++n) v[n] = to_float(row[n * stride]);
-  return v;
-}
-template <class T>
-MOLFUSE_INLINE void write(T* row, int64_t stride, int64_t count, vec<accumulate_t<T>> v) {
-  using A = accumulate_t<T>;
-  if (stride == 1 && count >= width<A>) {
-    store(row, v);
-    return;
-  }
-  for (int64_t n = 0; n < count && n < width<A>; ++n) row[n * stride] = FromFloat<T>::of(v[n]);
-}
-
 template <class A>
 MOLFUSE_INLINE vec<A> clamp(vec<A> x) {
-  const A low = static_cast<A>(kLowest), high = static_cast<A>(kHighest);
+  const A low = static_cast<A>(kLogVarLowest), high = static_cast<A>(kLogVarHighest);
   return x < low ? splat<A>(low) : (x > high ? splat<A>(high) : x);
 }
 
@@ -49,8 +29,8 @@ double forward(const LatentProblem& p, int64_t b, int64_t begin, int64_t end) {
     const int64_t stop = end - run < kRun ? end : run + kRun;
     vec<A> part{};
     for (int64_t l = run; l < stop; l += width<A>) {
-      const vec<A> mean = read(row_of<const T>(p.mean, b, l), p.mean.column, stop - l);
-      const vec<A> lv = clamp<A>(read(row_of<const T>(p.log_var, b, l), p.log_var.column, stop - l));
+      const vec<A> mean = read_lanes(row_of<const T>(p.mean, b, l), p.mean.column, stop - l);
+      const vec<A> lv = clamp<A>(read_lanes(row_of<const T>(p.log_var, b, l), p.log_var.column, stop - l));
       // Missing lanes are mean = log_var = 0, whose term is 0.
       part += mean * mean + ((exp(lv) - A{1}) - lv);
     }
@@ -64,35 +44,27 @@ double forward(const LatentProblem& p, int64_t b, int64_t begin, int64_t end) {
 template <class T>
 void backward(const LatentProblem& p, int64_t b, int64_t begin, int64_t end, double scale) {
   using A = accumulate_t<T>;
-  const A low = static_cast<A>(kLowest), high = static_cast<A>(kHighest);
+  const A low = static_cast<A>(kLogVarLowest), high = static_cast<A>(kLogVarHighest);
   const A whole = static_cast<A>(scale), half = static_cast<A>(0.5 * scale);
   for (int64_t l = begin; l < end; l += width<A>) {
     if (p.grad_mean.data != nullptr) {
-      write(row_of<T>(p.grad_mean, b, l), p.grad_mean.column, end - l, read(row_of<const T>(p.mean, b, l), p.mean.column, end - l) * whole);
+      write_lanes(row_of<T>(p.grad_mean, b, l), p.grad_mean.column, end - l, read_lanes(row_of<const T>(p.mean, b, l), p.mean.column, end - l) * whole);
     }
     if (p.grad_log_var.data != nullptr) {
-      const vec<A> lv = read(row_of<const T>(p.log_var, b, l), p.log_var.column, end - l);
+      const vec<A> lv = read_lanes(row_of<const T>(p.log_var, b, l), p.log_var.column, end - l);
       const vec<A> inside = (exp(clamp<A>(lv)) - A{1}) * half;
-      write(row_of<T>(p.grad_log_var, b, l), p.grad_log_var.column, end - l, lv < low || lv > high ? vec<A>{} : inside);
+      write_lanes(row_of<T>(p.grad_log_var, b, l), p.grad_log_var.column, end - l, lv < low || lv > high ? vec<A>{} : inside);
     }
   }
 }
 
 double forward_any(const LatentProblem& p, int64_t b, int64_t begin, int64_t end) {
-  switch (p.dtype) {
-    case MOLFUSE_F64: return forward<double>(p, b, begin, end);
-    case MOLFUSE_F16: return forward<f16>(p, b, begin, end);
-    case MOLFUSE_BF16: return forward<bf16>(p, b, begin, end);
-    default: return forward<float>(p, b, begin, end);
-  }
+  double sum = 0;
+  with_type(p.dtype, [&](auto tag) { sum = forward<typename decltype(tag)::type>(p, b, begin, end); });
+  return sum;
 }
 void backward_any(const LatentProblem& p, int64_t b, int64_t begin, int64_t end, double scale) {
-  switch (p.dtype) {
-    case MOLFUSE_F64: backward<double>(p, b, begin, end, scale); break;
-    case MOLFUSE_F16: backward<f16>(p, b, begin, end, scale); break;
-    case MOLFUSE_BF16: backward<bf16>(p, b, begin, end, scale); break;
-    default: backward<float>(p, b, begin, end, scale); break;
-  }
+  with_type(p.dtype, [&](auto tag) { backward<typename decltype(tag)::type>(p, b, begin, end, scale); });
 }
 
 }  // namespace

@@ -205,10 +205,10 @@ struct Block {
     sums->correct = correct;
   }
 
-  /// shift and total as the losses' pass left them.
+  /// shift and total as the losses' pass left them. Lanes beyond count get terms of exactly 0.
   void recall_softmax() {
     for (int64_t i = 0; i < columns; ++i) {
-      shift[i] = 0;
+      shift[i] = infinity<A>;
       total[i] = 1;
     }
     for (int64_t i = 0; i < count; ++i) {
@@ -276,16 +276,6 @@ template <class T>
 void pack_weight(const void* from, int64_t row, int64_t column, int64_t channels, int64_t begin, int64_t end, void* to, int64_t ld) {
   for (int64_t k = begin; k < end; ++k) {
     pack_row(static_cast<const T*>(from) + k * row, column, channels, static_cast<accumulate_t<T>*>(to) + k * ld, ld);
-  }
-}
-
-template <class Function>
-MOLFUSE_INLINE void with_type(int32_t dtype, Function&& function) {
-  switch (dtype) {
-    case MOLFUSE_F64: function(Tag<double>{}); break;
-    case MOLFUSE_F16: function(Tag<f16>{}); break;
-    case MOLFUSE_BF16: function(Tag<bf16>{}); break;
-    default: function(Tag<float>{}); break;
   }
 }
 

@@ -10,9 +10,6 @@ namespace molfuse {
 namespace MOLFUSE_ISA {
 
 template <class A>
-constexpr A infinity = static_cast<A>(__builtin_inff());
-
-template <class A>
 MOLFUSE_INLINE A* token_at(const TokenValues& values, int64_t b, int64_t t) {
   return static_cast<A*>(values.data) + b * values.batch + t * values.token;
 }
@@ -122,24 +119,6 @@ MOLFUSE_INLINE bool row_contains(const T* row, int64_t stride, int64_t count, ac
     if (static_cast<A>(to_float(row[j * stride])) == value) return true;
   }
   return false;
-}
-
-template <class A>
-struct Softmax {
-  A shift, total;  // log-sum-exp = shift + log(total)
-};
-
-/// Adds a chunk of a row to its softmax. Starts with shift -inf, total 0.
-template <class A>
-MOLFUSE_INLINE void add_chunk(Softmax<A>& softmax, const A* x, int64_t count) {
-  const A largest = row_maximum(x, count);
-  if (!(largest <= softmax.shift)) {
-    // An all -inf beginning has total 0 to rescale, and -inf - -inf is NaN.
-    if (softmax.total != A{0}) softmax.total *= exp_scalar(softmax.shift - largest);
-    softmax.shift = largest;
-  }
-  if (softmax.shift == -infinity<A>) return;
-  softmax.total += row_exponentials<A, false>(x, count, softmax.shift, nullptr);
 }
 
 /// Softmax and target logit of up to kTaskTokens tokens, and the loss values that finish makes of them.

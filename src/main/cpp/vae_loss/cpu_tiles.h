@@ -124,7 +124,7 @@ void forward_tile(const VaeLossProblem& p, int64_t b, int64_t begin, int64_t end
     block.total[n] = last.total[n];
     block.target[n] = logit;
     // A tie goes to the lowest class.
-    if (logit == last.shift[n] && last.total[n] == last.total[n]) {
+    if (logit == last.shift[n] && last.total[n] > A{0}) {
       correct += last.equal[n] == 1 || !row_contains(logits + n, p.logits_class, target, logit);
     }
   }

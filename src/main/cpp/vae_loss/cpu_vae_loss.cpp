@@ -150,7 +150,7 @@ void forward_rows(const VaeLossProblem& p, int64_t begin, int64_t end, TokenSums
     const A logit = static_cast<A>(to_float(row[rows.target[n] * p.logits_class]));
     block.target[n] = logit;
     // The classes before the target are looked at only where it is a maximum: a tie goes to the lowest class.
-    if (logit == block.shift[n] && block.total[n] == block.total[n]) correct += !row_contains(row, p.logits_class, rows.target[n], logit);
+    if (logit == block.shift[n] && block.total[n] > A{0}) correct += !row_contains(row, p.logits_class, rows.target[n], logit);
   }
   sums->nll = block.finish(rows.count);
   sums->correct = correct;
@@ -266,17 +266,6 @@ void backward_rows(const VaeLossProblem& p, int64_t begin, int64_t end) {
     });
   } else {
     for (int64_t n = 0; n < rows.count; ++n) backward_row<T>(p, rows, n, terms);
-  }
-}
-
-/// Calls function(Tag<T>{}) with the C++ type of a checked dtype.
-template <class Function>
-MOLFUSE_INLINE void with_type(int32_t dtype, Function&& function) {
-  switch (dtype) {
-    case MOLFUSE_F64: function(Tag<double>{}); break;
-    case MOLFUSE_F16: function(Tag<f16>{}); break;
-    case MOLFUSE_BF16: function(Tag<bf16>{}); break;
-    default: function(Tag<float>{}); break;
   }
 }
 

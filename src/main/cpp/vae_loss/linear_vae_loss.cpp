@@ -25,8 +25,6 @@ struct Call {
   molfuse_tensor weight, weight_bias, grad_hidden, grad_weight, grad_weight_bias;
 };
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /// A leading dimension for n elements: an odd number of 16s, so that consecutive rows do not fall into the same cache sets.
 int64_t leading_dimension(int64_t n) { return (divide_up(n, 16) | 1) * 16; }
 

@@ -63,8 +63,6 @@ struct Tasks {
   int64_t tile_begin(const VaeLossProblem& p, int64_t tile) const { return p.length * tile / per_sample; }
 };
 
-int64_t chunk_of(int64_t tasks, int threads) { return std::max<int64_t>(1, tasks / (int64_t{16} * threads)); }
-
 void run_forward(const molfuse_vae_loss_args& a, const molfuse_execution& execution) {
   Call call = check_call(a);
   check_forward_outputs(call.args);

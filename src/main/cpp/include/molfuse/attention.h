@@ -12,7 +12,8 @@
  * A row that sees no key gives out = 0, lse = -inf and adds nothing to any gradient.
  *
  * Dropout: keep element (b,h,i,j) iff word (j % 4) of Philox with counter (j / 4, i, b * H + h, low word of offset) and key
- * seed + (high word of offset) is >= dropout_p * 2^32; kept weights are divided by 1 - dropout_p.
+ * seed + (high word of offset) is >= floor(dropout_p * 2^32), or 1 if that is 0 though dropout_p is not; kept weights are divided by
+ * 1 - dropout_p.
  */
 #ifndef MOLFUSE_ATTENTION_H
 #define MOLFUSE_ATTENTION_H

@@ -8,8 +8,9 @@
  *  - Functions return a molfuse_status. On failure the text of the error is kept per thread: molfuse_last_error().
  *  - No C++ exception leaves the library and it never aborts on bad arguments: shapes, element types and ranges are
  *    checked before any output is written.
- *  - Argument structs start with struct_size, which the caller sets to sizeof the struct he was compiled with; fields
- *    added by later versions are then taken as zero. Zero must therefore always mean "absent" or "default".
+ *  - Argument structs (*_args, molfuse_execution, molfuse_capabilities) start with struct_size, which the caller sets to sizeof the
+ *    struct he was compiled with; fields added by later versions are then taken as zero. Zero must therefore always mean "absent"
+ *    or "default". The small structs inside them (molfuse_tensor, molfuse_philox, molfuse_graph) never change.
  *  - A molfuse_tensor whose data is NULL is absent. Sizes and strides count elements; strides may be any value for
  *    inputs (0 for broadcasting) and must not make two elements of an output overlap. Outputs may not overlap inputs
  *    unless a function says so.

@@ -7,9 +7,11 @@
  *   nll[b,t] = -log softmax(logits[b,t,:])[targets[b,t]]           mask = targets != pad_index
  *   recon    = sum(mask * nll) / (sum(mask) + 1e-8)
  *   kl       = mean over B*L of -1/2 (1 + lv - mean^2 - exp(lv)),  lv = clamp(log_var, -20, 10)
- *   total    = recon + beta * kl;   perplexity = exp(recon);   correct = count of masked positions whose argmax is the target
+ *   total    = recon + beta * kl;   perplexity = exp(sum(mask * nll) / (sum(mask) + 1e-8))
+ *   correct  = count of masked positions whose argmax is the target
  *
- * The gradient through the clamp is 0 where log_var lies outside -20..10. An argmax tie goes to the lowest class.
+ * The gradient through the clamp is 0 where log_var lies outside -20..10. An argmax tie goes to the lowest class; a
+ * position whose logits are all -inf has none.
  */
 #ifndef MOLFUSE_VAE_LOSS_H
 #define MOLFUSE_VAE_LOSS_H

@@ -23,7 +23,7 @@ final class Philox {
   }
 
   static boolean keeps(long word, double dropoutP) {
-    return word >= dropoutP * 4294967296.0;
+    return dropoutP == 0 || word >= Math.max(1, (long) (dropoutP * 4294967296.0));
   }
 
   /** Attention's decision for weight (b, h, i, j), bh being b * H + h. */
