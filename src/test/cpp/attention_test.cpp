@@ -16,7 +16,7 @@ struct Case {
   double dropout = 0;
   double scale = 0;  // 0: default
   bool permuted = false;  // operands as [B,N,H,D] views
-  int threads = 0;
+  int threads = 2;  // small work would not get them by itself
   std::vector<int64_t> fixed_lengths;
 
   std::string text() const {

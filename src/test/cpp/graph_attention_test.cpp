@@ -33,7 +33,7 @@ struct Case {
   double dropout = 0;
   double scale = 0;  // 0: default
   int layout = 0;    // 0 packed, 1 [H,V,C] in memory with gaps, 2 channels outermost
-  int threads = 0;
+  int threads = 2;  // small work would not get them by itself
 };
 
 /// A batch of random graphs with duplicate edges, self loops and isolated nodes.

@@ -14,7 +14,7 @@ struct Case {
   bool pooled = false;
   int layout = 0;  // 0 packed, 1 rows with gaps, 2 columns outermost
   int64_t offset = 0, spare = 0;  // columns of the row before and after those used
-  int threads = 0;
+  int threads = 2;  // small work would not get them by itself
 };
 
 struct Problem {

@@ -198,6 +198,13 @@ AttentionProblem check_problem(const molfuse_attention_args& args, bool backward
   return p;
 }
 
+/// One thread's time for a pass over all scores, roughly: multiplications, and packing rows.
+double forward_nanoseconds(const AttentionProblem& p) {
+  const double heads = static_cast<double>(p.batch) * static_cast<double>(p.heads), dim = static_cast<double>(p.dim);
+  const double queries = static_cast<double>(p.queries), keys = static_cast<double>(p.keys);
+  return heads * dim * (queries * keys / 15 + 0.5 * (queries + keys));
+}
+
 size_t element_bytes(const AttentionProblem& p) { return p.dtype == MOLFUSE_F64 ? 8 : 4; }
 
 /// Scratch for every thread of a call, and each thread's part of it.
@@ -211,8 +218,9 @@ class ThreadScratch {
   Scratch memory_;
 };
 
-void run_forward(const AttentionProblem& p, const molfuse_execution& execution) {
+void run_forward(const AttentionProblem& p, const molfuse_execution& caller) {
   if (p.batch == 0 || p.heads == 0 || p.queries == 0) return;
+  const molfuse_execution execution = with_worthwhile_threads(caller, forward_nanoseconds(p));
   const int64_t heads = p.batch * p.heads;
   const int available = thread_count(execution, INT64_MAX);
   int64_t range = std::min(p.queries, kQueryRange);
@@ -266,7 +274,8 @@ struct BiasGroup {
   int64_t batch_begin, batch_end, head_begin, head_end;
 };
 
-void run_backward(const AttentionProblem& p, const molfuse_attention_args& args, const molfuse_execution& execution) {
+void run_backward(const AttentionProblem& p, const molfuse_attention_args& args, const molfuse_execution& caller) {
+  const molfuse_execution execution = with_worthwhile_threads(caller, 2.5 * forward_nanoseconds(p));
   const bool want_bias = p.grad_bias != nullptr;
   const bool want_relative = present(args.grad_relative_bias);
   const int64_t heads = p.batch * p.heads;
@@ -429,7 +438,11 @@ void run_decode(const molfuse_attention_decode_args& args, const molfuse_executi
   const int64_t tasks = p.batch * p.heads;
   if (tasks == 0) return;
   const size_t bytes = molfuse_dtype_size(p.dtype);
-  const int threads = thread_count(execution, tasks);
+  double rows = 0;
+  for (const int64_t length : lengths) rows += static_cast<double>(length);
+  // Bandwidth is the bound: 10 bytes a nanosecond.
+  const double read_bytes = rows * static_cast<double>(2 * p.heads * p.dim) * static_cast<double>(bytes);
+  const int threads = thread_count(with_worthwhile_threads(execution, read_bytes / 10), tasks);
   AttentionProblem sized = p;
   sized.relative = nullptr;  // decode reads it where it lies; spreading it over the cache would cost scratch for every position
   const ThreadScratch scratch(threads, attention_layout(sized, 1, false).total * element_bytes(p));

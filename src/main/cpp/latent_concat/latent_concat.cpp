@@ -145,7 +145,11 @@ std::vector<Task> divide(const Problem& p, int threads) {
 
 /// Calls body(task, thread) for every task.
 template <class Body>
-void run_tasks(const Problem& p, const molfuse_execution& execution, Body&& body) {
+void run_tasks(const Problem& p, const molfuse_execution& caller, Body&& body) {
+  double bytes = 0;
+  for (const Layer& layer : p.layers) bytes += static_cast<double>(p.nodes) * static_cast<double>(layer.tensor.size[1]) * static_cast<double>(p.element);
+  // Memory is the bound: 10 bytes a nanosecond.
+  const molfuse_execution execution = with_worthwhile_threads(caller, bytes / 10);
   const std::vector<Task> tasks = divide(p, thread_count(execution, INT64_MAX));
   const int64_t count = static_cast<int64_t>(tasks.size());
   if (count == 0) return;

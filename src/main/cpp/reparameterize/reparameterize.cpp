@@ -43,8 +43,8 @@ void run(const molfuse_reparameterize_args& args, const molfuse_execution& execu
   const int64_t count = args.mean.size[0] * p.dim, tasks = (count + kReparameterizeTask - 1) / kReparameterizeTask;
   const ReparameterizeKernels& kernels = select_reparameterize_kernels();
   const auto kernel = backward ? kernels.backward : kernels.forward;
-  const int threads = thread_count(execution, tasks);
-  parallel_tasks(threads, tasks, std::max<int64_t>(1, tasks / (int64_t{16} * threads)), [&](int64_t n, int) {
+  const int threads = thread_count(with_worthwhile_threads(execution, 2.0 * static_cast<double>(count)), tasks);
+  parallel_tasks(threads, tasks, chunk_of(tasks, threads), [&](int64_t n, int) {
     kernel(p, n * kReparameterizeTask, std::min(count, (n + 1) * kReparameterizeTask));
   });
 }

@@ -21,6 +21,17 @@ inline int thread_count(const molfuse_execution& execution, int64_t tasks) {
   return static_cast<int>(tasks < threads ? (tasks < 1 ? 1 : tasks) : threads);
 }
 
+/// Where the caller leaves the number of threads open, no more of them than a call's work is worth: waking a sleeping thread and
+/// waiting for it costs some ten microseconds. The estimate, of one thread's time, need be no better than within a factor of two.
+inline molfuse_execution with_worthwhile_threads(molfuse_execution execution, double nanoseconds) {
+  constexpr double kWorthAThread = 20e3;
+  if (execution.num_threads == 0 && nanoseconds < kWorthAThread * 1024) {
+    const int threads = static_cast<int>(nanoseconds / kWorthAThread);
+    execution.num_threads = threads < 1 ? 1 : threads;
+  }
+  return execution;
+}
+
 /// Scratch memory, 64-byte aligned, kept by the calling thread between calls up to a bound and reused. Contents undefined.
 class Scratch {
  public:

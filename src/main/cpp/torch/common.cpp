@@ -95,7 +95,9 @@ Execution::Execution(const Tensor& tensor) {
   execution_.struct_size = sizeof(execution_);
   const c10::Device device = tensor.device();
   if (device.is_cpu()) {
-    execution_.num_threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+    // Asking makes libtorch's number of threads OpenMP's in this thread; 0 then means at most so many.
+    at::get_num_threads();
+    execution_.num_threads = at::in_parallel_region() ? 1 : 0;
   } else {
     TORCH_CHECK_NOT_IMPLEMENTED(device.is_cuda(), "molfuse: unsupported: device ", device);
     guard_.reset_device(device);

@@ -229,8 +229,11 @@ void write_weight_gradient(const Call& call, const Plan& plan, const A* from, in
   });
 }
 
-void run(Call& call, const molfuse_execution& execution) {
+void run(Call& call, const molfuse_execution& caller) {
   LinearLossProblem& p = call.problem;
+  // The product alone; the gradients' products only make it longer.
+  const double products = static_cast<double>(p.row_count) * static_cast<double>(p.classes) * static_cast<double>(p.channels);
+  const molfuse_execution execution = with_worthwhile_threads(caller, products / 25);
   const LinearLossKernels& kernels = select_linear_loss_kernels();
   const bool want_weight = present(call.grad_weight), want_bias = present(call.grad_weight_bias), want_sums = want_weight || want_bias;
   Latent latent(call.args, p.backward);

@@ -19,6 +19,11 @@ struct Call {
   int64_t unmasked;
 };
 
+/// One thread's time, roughly: an exponential for each logit, and some for the latents.
+double pass_nanoseconds(const Call& call) {
+  return 0.5 * static_cast<double>(call.unmasked) * static_cast<double>(call.problem.classes) + static_cast<double>(element_count(call.args.mean));
+}
+
 int64_t stride_of(const molfuse_tensor& tensor, int dimension) { return tensor.size[dimension] == 1 ? 1 : tensor.stride[dimension]; }
 
 Call check_call(const molfuse_vae_loss_args& a) {
@@ -63,8 +68,9 @@ struct Tasks {
   int64_t tile_begin(const VaeLossProblem& p, int64_t tile) const { return p.length * tile / per_sample; }
 };
 
-void run_forward(const molfuse_vae_loss_args& a, const molfuse_execution& execution) {
+void run_forward(const molfuse_vae_loss_args& a, const molfuse_execution& caller) {
   Call call = check_call(a);
+  const molfuse_execution execution = with_worthwhile_threads(caller, pass_nanoseconds(call));
   check_forward_outputs(call.args);
   VaeLossProblem& p = call.problem;
   if (present(a.nll)) p.nll = token_values(a.nll);
@@ -87,8 +93,9 @@ void run_forward(const molfuse_vae_loss_args& a, const molfuse_execution& execut
   write_statistics(call.args, sums, call.unmasked, latent);
 }
 
-void run_backward(const molfuse_vae_loss_args& a, const molfuse_execution& execution) {
+void run_backward(const molfuse_vae_loss_args& a, const molfuse_execution& caller) {
   Call call = check_call(a);
+  const molfuse_execution execution = with_worthwhile_threads(caller, pass_nanoseconds(call));
   const bool want_logits = present(a.grad_logits);
   check_backward(call.args, want_logits);
   VaeLossProblem& p = call.problem;

@@ -71,7 +71,7 @@ typedef struct molfuse_execution {
   int32_t device_index;
   void* stream;         /**< CUstream for MOLFUSE_CUDA; ignored on the CPU */
   int32_t deterministic; /**< non-zero: two runs on the same inputs and thread count agree bit for bit. (The CPU always does.) */
-  int32_t num_threads;  /**< CPU: at most so many threads; 0 = the OpenMP default */
+  int32_t num_threads;  /**< CPU: at most so many threads; 0 = the OpenMP default, or fewer for little work */
   /** Device scratch memory, ordered on stream; NULL: the library's own. Unused on the CPU. */
   void* (*allocate)(void* context, size_t bytes);
   void (*release)(void* context, void* memory);
