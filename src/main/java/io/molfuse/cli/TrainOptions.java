@@ -46,9 +46,8 @@ final class TrainOptions {
   @Option(
       names = "--seed",
       paramLabel = "S",
-      defaultValue = "0",
-      description = "Decides initial parameters, order of molecules, dropout and samples (default: ${DEFAULT-VALUE}).")
-  long seed;
+      description = "Decides initial parameters, order of molecules, dropout and samples (default: 0).")
+  Long seed;
 
   @Option(
       names = "--output",
