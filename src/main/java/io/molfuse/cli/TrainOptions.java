@@ -55,7 +55,7 @@ final class TrainOptions {
       description = "Folder for checkpoints (default: molfuse-run, or molfuse-run-2 and so on if that holds a run).")
   Path output;
 
-  @Option(names = "--overwrite", description = "Delete the run that the output folder holds.")
+  @Option(names = "--overwrite", description = "Replace the run that the output folder holds, as soon as the new one saves its first checkpoint.")
   boolean overwrite;
 
   @Option(

@@ -139,7 +139,7 @@ final class TrainSession {
   }
 
   private int interrupted(Trainer.Result result) {
-    if (RunDirectory.holdsRun(run.directory()) && result.state().step() > 0) {
+    if (result.state().step() > 0) {
       console.say(
           "stopped after step %d; continue with: molfuse train --resume %s", result.state().step(), run.directory());
     } else {

@@ -16,6 +16,9 @@ public record LearningRateSchedule(
     @JsonProperty("kind") Kind kind,
     @JsonProperty("warmup_steps") long warmupSteps,
     @JsonProperty("min_ratio") double minRatio) {
+  /** Share of a run's time after which it no longer warms up, however few steps the machine has done. */
+  static final double LONGEST_WARMUP = 0.1;
+
   /** The form of the decay. */
   public enum Kind {
     /** Half a cosine. */
@@ -45,9 +48,6 @@ public record LearningRateSchedule(
               minRatio));
     }
   }
-
-  /** Share of a run's time after which it no longer warms up, however few steps the machine has done. */
-  static final double LONGEST_WARMUP = 0.1;
 
   /**
    * Whether the rate still rises.
