@@ -48,6 +48,10 @@ public final class Main implements Runnable {
    * @param args the command line
    */
   public static void main(String[] args) {
+    // Not logback.xml at the jar's root, which would configure the logging of applications that use the library.
+    if (System.getProperty("logback.configurationFile") == null) {
+      System.setProperty("logback.configurationFile", "io/molfuse/cli/logback.xml");
+    }
     // JavaCPP would otherwise refuse to allocate once the process is some multiple of the heap in size.
     if (System.getProperty("org.bytedeco.javacpp.maxPhysicalBytes") == null) {
       System.setProperty("org.bytedeco.javacpp.maxPhysicalBytes", "0");

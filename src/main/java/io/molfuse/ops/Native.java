@@ -194,10 +194,15 @@ final class Native {
     return call(
         () -> {
           TensorVector vector = new TensorVector(tensors.size());
-          for (int i = 0; i < tensors.size(); i++) {
-            if (tensors.get(i) != null) {
-              vector.put(i, tensors.get(i));
+          try {
+            for (int i = 0; i < tensors.size(); i++) {
+              if (tensors.get(i) != null) {
+                vector.put(i, tensors.get(i));
+              }
             }
+          } catch (RuntimeException | Error e) {
+            vector.close();
+            throw e;
           }
           return vector;
         });
