@@ -41,6 +41,10 @@ class Failure(Exception):
     pass
 
 
+# What is the machine's or the network's fault, and as one line says enough.
+ERRORS = (Failure, OSError, zipfile.BadZipFile)
+
+
 def say(text):
     # stdout carries the answer.
     print(f"molfuse: {text}", file=sys.stderr, flush=True)
@@ -48,8 +52,11 @@ def say(text):
 
 def run(command, purpose, **options):
     """Runs a program, showing its output only if it fails."""
-    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, **options)
+    try:
+        done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, **options)
+    except OSError as error:
+        raise Failure(f"{purpose} failed: {error}") from error
     if done.returncode != 0:
         raise Failure(f"{purpose} failed: {' '.join(map(str, command))}\n{done.stdout.strip()}")
     return done.stdout
@@ -71,10 +78,26 @@ def requirement(name):
     return match.group(1), match.group(0) + "\n"
 
 
+def short_hash(value):
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+
+
+def distribution():
+    """Such as debian-12: what a distribution's package is good for."""
+    try:
+        lines = pathlib.Path("/etc/os-release").read_text().splitlines()
+    except OSError:
+        lines = []
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    return "-".join(re.sub(r"[^A-Za-z0-9.]", "", values.get(key, "")) or "unknown" for key in ("ID", "VERSION_ID"))
+
+
 class Cache:
-    def __init__(self, root, maven_repository):
+    def __init__(self, root, maven_repository=None):
         self.root = root
-        self.maven_repository = maven_repository
+        self.maven_repository = pathlib.Path(maven_repository or default_maven_repository())
+        # Maven shall look and fetch there too. Unasked it uses its own settings, which may name another folder than the default.
+        self.maven_options = [f"-Dmaven.repo.local={self.maven_repository.absolute()}"] if maven_repository else []
         self.properties = pom_properties()
         root.mkdir(parents=True, exist_ok=True)
 
@@ -114,9 +137,10 @@ class Cache:
         """A pip of our own: the system's may be missing, too old or locked against installs."""
         def fill(folder):
             run([sys.executable, "-m", "venv", folder], "creating a Python virtual environment")
-        version = ".".join(map(str, sys.version_info[:2]))
+        # It refers to the Python it was made with, of which a machine may have several of one version.
+        name = f"pip-python{sys.version_info[0]}.{sys.version_info[1]}-{short_hash(sys.base_prefix)}"
         # Programs in a venv hold its absolute path, but `python -m pip` works from wherever the folder was moved to.
-        return self.folder(f"pip-python{version}", fill) / "bin" / "python"
+        return self.folder(name, fill) / "bin" / "python"
 
     def download_wheel(self, name, target, options=()):
         _, lines = requirement(name)
@@ -181,10 +205,13 @@ class Cache:
         if local.is_file():
             return local
         coordinates = f"{group}:{artifact}:{version}:jar{':' + classifier if classifier else ''}"
+        if not shutil.which("mvn"):
+            raise Failure(f"Maven is needed to fetch {coordinates}, and mvn is missing; this installs it:\n"
+                          "sudo apt-get install -y maven")
         say(f"fetching {coordinates}")
         plugin = f"org.apache.maven.plugins:maven-dependency-plugin:{self.properties['maven-dependency-plugin.version']}:copy"
         # Not from the project's folder: its pom.xml and .mvn settings are of no use to a single download.
-        run(["mvn", "-B", "-q", plugin, f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}", "-Dmdep.useBaseVersion=true"],
+        run(["mvn", "-B", "-q", *self.maven_options, plugin, f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}", "-Dmdep.useBaseVersion=true"],
             f"fetching {coordinates}", cwd=self.root)
         return folder / name
 
@@ -202,13 +229,16 @@ class Cache:
             say(f"unpacking the libraries of the preset {artifact} {version}")
             fetched = folder / "fetched"
             jar = self.maven_jar("org.bytedeco", artifact, version, platform, fetched)
-            with zipfile.ZipFile(jar) as archive:
-                for name in names:
-                    entry = f"org/bytedeco/{artifact}/{platform}/{name}"
-                    with archive.open(entry) as source, open(folder / name, "wb") as target:
-                        shutil.copyfileobj(source, target, 1 << 20)
+            try:
+                with zipfile.ZipFile(jar) as archive:
+                    for name in names:
+                        entry = f"org/bytedeco/{artifact}/{platform}/{name}"
+                        with archive.open(entry) as source, open(folder / name, "wb") as target:
+                            shutil.copyfileobj(source, target, 1 << 20)
+            except (zipfile.BadZipFile, KeyError) as error:
+                raise Failure(f"{jar} is damaged or not the expected one: {error}") from error
             shutil.rmtree(fetched, ignore_errors=True)
-        return self.folder(f"{artifact}-{version}-{platform}", fill)
+        return self.folder(f"{artifact}-{version}-{platform}-{short_hash(names)}", fill)
 
     def libraries(self):
         return {"MOLFUSE_PRESET_LIBRARIES": [self.native_libraries("pytorch", PRESET_LIBRARIES)]}
@@ -218,7 +248,7 @@ class Cache:
 
     def classpath(self):
         versions = self.preset_jars()
-        name = "preset-jars-" + hashlib.sha256(repr(versions).encode()).hexdigest()[:12]
+        name = f"preset-jars-{short_hash(versions)}"
         folder = self.root / name
         if not folder.is_dir():
             local = [self.maven_repository / "org/bytedeco" / artifact / version / f"{artifact}-{version}.jar"
@@ -271,7 +301,11 @@ class Cache:
             run(["dpkg", "-x", package, folder], "unpacking googletest")
             package.unlink()
             shutil.rmtree(state)
-        return {"MOLFUSE_GOOGLETEST_SOURCE": [self.folder("googletest", fill) / "usr/src/googletest"]}
+        try:
+            return {"MOLFUSE_GOOGLETEST_SOURCE": [self.folder(f"googletest-{distribution()}", fill) / "usr/src/googletest"]}
+        except ERRORS as failure:
+            say(f"{failure}\nmolfuse: without the package, an installed GoogleTest is looked for")
+            return {"MOLFUSE_GOOGLETEST_SOURCE": []}
 
 
 ITEMS = ("headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja")
@@ -290,7 +324,7 @@ def default_maven_repository():
 
 def provide(items, maven_repository=None):
     """The variables of the items as a dict of lists of paths."""
-    cache = Cache(default_cache(), pathlib.Path(maven_repository or default_maven_repository()))
+    cache = Cache(default_cache(), maven_repository)
     result = {}
     for item in items:
         result.update(getattr(cache, item)())
@@ -300,12 +334,12 @@ def provide(items, maven_repository=None):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("items", nargs="+", choices=ITEMS, metavar="ITEM", help=", ".join(ITEMS))
-    parser.add_argument("--maven-repository", help="local Maven repository to look in first")
+    parser.add_argument("--maven-repository", help="local Maven repository to look in first and to fetch into")
     parser.add_argument("--format", choices=("cmake", "lines"), default="lines")
     options = parser.parse_args()
     try:
         found = provide(options.items, options.maven_repository)
-    except Failure as failure:
+    except ERRORS as failure:
         say(str(failure))
         return 1
     for name, paths in found.items():

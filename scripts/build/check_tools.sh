@@ -1,11 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Names the tools that cannot be fetched without root and are missing, as one apt-get line. Silent when all are there.
-# Usage: check_tools.sh [--native]    --native leaves out Maven, for builds of the native part alone.
+# Usage: check_tools.sh [PART]    PART of the build that the tools are for:
+#   c      libmolfuse: a C++ compiler, Python
+#   torch  libmolfuse_torch too: also Python's venv, to fetch libtorch's headers
+#   jni    the Java bindings too: also a JDK
+#   all    everything, through Maven (the default)
 set -u
 
-native=no
-[ "${1:-}" = "--native" ] && native=yes
+part=${1:-all}
 
 # Prints the major version of the javac to be used, or nothing.
 javac_major() {
@@ -21,9 +24,11 @@ jdk_package() {
 }
 
 missing=""
-major=$(javac_major)
-if [ -z "$major" ] || [ "$major" -lt 17 ]; then missing="$missing $(jdk_package)"; fi
-if [ $native = no ] && ! command -v mvn >/dev/null 2>&1; then missing="$missing maven"; fi
+if [ "$part" = all ] || [ "$part" = jni ]; then
+  major=$(javac_major)
+  if [ -z "$major" ] || [ "$major" -lt 17 ]; then missing="$missing $(jdk_package)"; fi
+fi
+if [ "$part" = all ] && ! command -v mvn >/dev/null 2>&1; then missing="$missing maven"; fi
 
 compiler=no
 for candidate in "${CXX:-}" c++ g++ clang++; do
@@ -39,13 +44,23 @@ done
 [ $compiler = yes ] || missing="$missing g++"
 
 # Debian splits ensurepip, which venv needs, into a package of its own.
+modules="sys, venv, ensurepip"
+venv=" python3-venv"
+if [ "$part" = c ]; then
+  modules=sys
+  venv=""
+fi
 if ! command -v python3 >/dev/null 2>&1; then
-  missing="$missing python3 python3-venv"
-elif ! python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 8))' >/dev/null 2>&1; then
-  missing="$missing python3-venv"
+  missing="$missing python3$venv"
+elif ! python3 -c "import $modules; sys.exit(sys.version_info < (3, 8))" >/dev/null 2>&1; then
+  missing="$missing${venv:- python3}"
 fi
 
 [ -z "$missing" ] && exit 0
+needs="a C++17 compiler, Python 3.8 or later"
+[ "$part" = c ] || needs="$needs with venv"
+[ "$part" = jni ] && needs="JDK 17 or later, $needs"
+[ "$part" = all ] && needs="JDK 17 or later, Maven, $needs"
 echo "sudo apt-get install -y$missing" >&2
-echo "molfuse's build needs these packages (JDK 17 or later, Maven, a C++17 compiler, Python 3.8 or later with venv)." >&2
+echo "molfuse's build needs these packages ($needs)." >&2
 exit 1

@@ -21,9 +21,11 @@ import bootstrap
 ROOT = bootstrap.ROOT
 
 
-def call(*command):
-    # In a group of its own, so that compilers do not live on when Maven is stopped, which ends this process only.
-    child = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, start_new_session=True)
+def call(lock, *command):
+    # In a group of its own, so that compilers do not live on when Maven is stopped, which ends this process only. With the lock,
+    # which is held until the last process that has it ends: if this one is killed, Ninja may live on for a while.
+    child = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, start_new_session=True,
+                             pass_fds=[lock.fileno()])
     try:
         status = child.wait()
     except BaseException:
@@ -34,15 +36,26 @@ def call(*command):
         raise bootstrap.Failure(f"failed: {' '.join(map(str, command))}")
 
 
+def free_memory(meminfo=pathlib.Path("/proc/meminfo"), cgroup=pathlib.Path("/sys/fs/cgroup")):
+    """Bytes that may still be used, by the machine and by the limit of the container, which meminfo does not show; or None."""
+    def number(file, key):
+        return next(int(line.split()[1]) for line in file.read_text().splitlines() if line.split()[:1] == [key])
+
+    free = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        free.append(number(meminfo, "MemAvailable:") * 1024)
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # no limit reads "max"
+        # What is used includes cached files, which give way.
+        used = int((cgroup / "memory.current").read_text()) - number(cgroup / "memory.stat", "inactive_file")
+        free.append(int((cgroup / "memory.max").read_text()) - used)
+    return min(free, default=None)
+
+
 def parallel_jobs():
     """Kernel sources take up to 1 GiB each to compile; cmake/jobs.cmake holds those with libtorch's headers back further."""
     cores = len(os.sched_getaffinity(0))
-    try:
-        with open("/proc/meminfo") as file:
-            free = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
-        return max(1, min(cores, free // (1 << 20)))
-    except (OSError, StopIteration):
-        return cores
+    free = free_memory()
+    return cores if free is None else max(1, min(cores, free >> 30))
 
 
 @contextlib.contextmanager
@@ -55,23 +68,27 @@ def exclusive(build_dir):
         except BlockingIOError:
             bootstrap.say(f"waiting for another build in {build_dir}")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file
 
 
-def configure_and_build(tools, build_dir, settings, target=None):
+def configure_and_build(lock, tools, build_dir, settings, target=None):
     arguments = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools['ninja']}", f"-DPython3_EXECUTABLE={sys.executable}", *settings]
     # Ninja itself configures again when a CMake file changed; this is for a new folder, new settings or a failed first try.
     record = build_dir / "configured-with.json"
-    wanted = json.dumps([str(tools["cmake"]), str(ROOT), arguments, os.environ.get("CXX"), os.environ.get("CXXFLAGS")])
+    environment = {name: os.environ.get(name) for name in ("CC", "CFLAGS", "CXX", "CXXFLAGS", "JAVA_HOME", "LDFLAGS")}
+    wanted = json.dumps([str(tools["cmake"]), str(ROOT), arguments, environment])
     if not record.is_file() or record.read_text() != wanted:
         record.unlink(missing_ok=True)
-        call(tools["cmake"], "--log-level=STATUS", "-S", ROOT, "-B", build_dir, *arguments)
+        # CMake would keep the compiler and the JDK it found before, and refuses a folder that was moved.
+        (build_dir / "CMakeCache.txt").unlink(missing_ok=True)
+        shutil.rmtree(build_dir / "CMakeFiles", ignore_errors=True)
+        call(lock, tools["cmake"], "--log-level=STATUS", "-S", ROOT, "-B", build_dir, *arguments)
         record.write_text(wanted)
-    make(tools, build_dir, *(["--target", target] if target else []))
+    make(lock, tools, build_dir, *(["--target", target] if target else []))
 
 
-def make(tools, build_dir, *arguments):
-    call(tools["cmake"], "--build", build_dir, "--parallel", parallel_jobs(), *arguments)
+def make(lock, tools, build_dir, *arguments):
+    call(lock, tools["cmake"], "--build", build_dir, "--parallel", parallel_jobs(), *arguments)
 
 
 def install(build_dir, target):
@@ -91,8 +108,8 @@ def install(build_dir, target):
 
 
 def build(tools, options):
-    with exclusive(options.build_dir):
-        configure_and_build(tools, options.build_dir, [
+    with exclusive(options.build_dir) as lock:
+        configure_and_build(lock, tools, options.build_dir, [
             "-DMOLFUSE_TORCH=ON", "-DMOLFUSE_JNI=ON", "-DMOLFUSE_TESTS=ON", f"-DMOLFUSE_JAVA_OUTPUT={options.generated_java}",
             f"-DMOLFUSE_MAVEN_REPOSITORY={options.maven_repository or ''}"],
             # The bindings need all the rest but the tests, which take as long to compile as a small kernel family.
@@ -105,14 +122,14 @@ def test(tools, options):
     if "true" in options.skip or (options.only and not options.only.startswith("${")):
         print("molfuse: native tests are skipped", flush=True)
         return
-    with exclusive(options.build_dir):
-        make(tools, options.build_dir)
-        call(tools["ctest"], "--test-dir", options.build_dir, "--output-on-failure", "--no-tests=error")
-    with exclusive(options.sanitized_build_dir):
-        configure_and_build(tools, options.sanitized_build_dir, [
+    with exclusive(options.build_dir) as lock:
+        make(lock, tools, options.build_dir)
+        call(lock, tools["ctest"], "--test-dir", options.build_dir, "--output-on-failure", "--no-tests=error")
+    with exclusive(options.sanitized_build_dir) as lock:
+        configure_and_build(lock, tools, options.sanitized_build_dir, [
             "-DMOLFUSE_SANITIZE=ON", "-DMOLFUSE_TORCH=OFF", "-DMOLFUSE_JNI=OFF", "-DMOLFUSE_TESTS=ON",
             "-DMOLFUSE_EMULATE_AVX512=ON"])
-        call(tools["ctest"], "--test-dir", options.sanitized_build_dir, "--output-on-failure", "--no-tests=error")
+        call(lock, tools["ctest"], "--test-dir", options.sanitized_build_dir, "--output-on-failure", "--no-tests=error")
 
 
 def main():
@@ -126,12 +143,14 @@ def main():
     parser.add_argument("--skip", action="append", default=[], help="true: leave the native tests out (for Maven's skipTests)")
     parser.add_argument("--only", default="", help="a Java test was chosen: leave the native ones out")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         found = bootstrap.provide(["cmake", "ninja"], options.maven_repository)
         tools = {"cmake": found["MOLFUSE_CMAKE"][0], "ctest": found["MOLFUSE_CTEST"][0], "ninja": found["MOLFUSE_NINJA"][0]}
         (build if options.action == "build" else test)(tools, options)
-    except bootstrap.Failure as failure:
+    except bootstrap.ERRORS as failure:
         bootstrap.say(str(failure))
         return 1
     return 0

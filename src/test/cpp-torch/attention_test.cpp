@@ -228,6 +228,60 @@ TEST(Attention, MetaTensorsGiveShapes) {
   EXPECT_EQ(gradients(out.sum(), {q})[0].sizes(), q.sizes());
 }
 
+TEST(Attention, MetaTensorsGiveTheStridesOfRealOnes) {
+  const auto strided = [](const Tensor& x) { return x.transpose(2, 3).contiguous().transpose(2, 3); };
+  for (const bool strided_rows : {false, true}) {
+    Tensors inputs = qkv(2, 3, 5, 7, 8), metas;
+    for (Tensor& input : inputs) {
+      input = (strided_rows ? strided(input) : input.transpose(1, 2).contiguous().transpose(1, 2)).requires_grad_(true);
+      metas.push_back(at::empty_strided(input.sizes(), input.strides(), input.options().device(at::kMeta)).requires_grad_(true));
+    }
+    const Tensor out = fused(inputs[0], inputs[1], inputs[2], {}, {}, {}), meta_out = fused(metas[0], metas[1], metas[2], {}, {}, {});
+    EXPECT_EQ(meta_out.strides(), out.strides());
+    const Tensors real = gradients(out.sum(), inputs), wanted = gradients(meta_out.sum(), metas);
+    for (size_t i = 0; i < real.size(); ++i) EXPECT_EQ(wanted[i].strides(), real[i].strides()) << i;
+  }
+}
+
+TEST(Attention, ForwardModeIsRefused) {
+  const Tensors t = qkv(1, 1, 3, 3, 8);
+  expect_forward_mode_refused(t[0], "molfuse::attention", [&](const Tensor& q) { fused(q, t[1], t[2], {}, {}, {}); });
+  expect_forward_mode_refused(at::randn({3, 3}, f64()), "molfuse::attention",
+                              [&](const Tensor& bias) { fused(t[0], t[1], t[2], bias, {}, {}); });
+  expect_forward_mode_refused(t[0].select(2, 0), "molfuse::attention_decode", [&](const Tensor& q) {
+    api::attention_decode(q, t[1], t[2], at::full({1}, 3, at::kInt), {}, {}, {}, {});
+  });
+}
+
+TEST(Attention, DecodeWritesInferenceTensors) {
+  Tensor keys, values;
+  {
+    const c10::InferenceMode inference;
+    keys = at::zeros({1, 2, 4, 8});
+    values = at::zeros({1, 2, 4, 8});
+  }
+  const at::NoGradGuard no_grad;
+  const Tensor row = at::ones({1, 2, 8});
+  const Tensor out = api::attention_decode(row, keys, values, at::full({1}, 2, at::kInt), row, row, {}, {});
+  EXPECT_TRUE(at::equal(keys.select(2, 2), row) && at::equal(values.select(2, 2), row));
+  EXPECT_EQ(out.sizes(), row.sizes());
+}
+
+TEST(Attention, DecodeRefusesToWriteMemoryThatIsReadElsewhere) {
+  const Tensor keys = at::zeros({2, 2, 4, 8}), values = at::zeros({2, 2, 4, 8}), row = at::ones({2, 2, 8});
+  const Tensor lengths = at::full({2}, 1, at::kInt);
+  const Tensor expanded = keys.narrow(0, 0, 1).expand({2, 2, 4, 8});
+  expect_invalid([&] { api::attention_decode(row, expanded, values, lengths, row, row, {}, {}); }, {"key_cache", "stride 0"});
+  expect_invalid([&] { api::attention_decode(row, keys, keys, lengths, row, row, {}, {}); }, {"value_cache", "key_cache"});
+  const Tensor inside = values.flatten().narrow(0, 40, 32).view({2, 2, 8});
+  expect_invalid([&] { api::attention_decode(row, keys, values, lengths, row, inside, {}, {}); }, {"value_cache", "value_new"});
+  EXPECT_EQ(max_abs(keys), 0) << "nothing is written before the checks";
+  // Caches that are read only may be expanded, and slices of one tensor do not overlap.
+  api::attention_decode(row, expanded, expanded, lengths, {}, {}, {}, {});
+  const Tensor both = at::zeros({2, 2, 2, 4, 8});
+  api::attention_decode(row, both[0], both[1], lengths, row, row, {}, {});
+}
+
 TEST(Attention, DoubleBackwardIsRefused) {
   Tensors inputs = qkv(1, 1, 3, 3, 8);
   for (Tensor& input : inputs) input.requires_grad_(true);

@@ -121,6 +121,27 @@ TEST(GraphAttention, AutocastMetaAndDoubleBackward) {
   EXPECT_EQ(api::graph_from_edges(meta(source), meta(target), 6).at(0).size(0), 7);
 }
 
+TEST(GraphAttention, MetaTensorsGiveTheStridesOfRealOnes) {
+  const Tensor source = at::randint(0, 6, {20}, at::kLong), target = at::randint(0, 6, {20}, at::kLong);
+  const Graph graph = build(source, target, 6);
+  const Graph on_meta = {meta(graph.row_ptr), meta(graph.source), meta(graph.row_ptr_t), meta(graph.target), meta(graph.edge_id), {}};
+  Tensors inputs = qkv(6, 2, 8), metas;
+  for (Tensor& input : inputs) {
+    input = input.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_(true);
+    metas.push_back(at::empty_strided(input.sizes(), input.strides(), input.options().device(at::kMeta)).requires_grad_(true));
+  }
+  const Tensor out = fused(inputs, graph), meta_out = fused(metas, on_meta);
+  EXPECT_EQ(meta_out.strides(), out.strides());
+  const Tensors real = gradients(out.sum(), inputs), wanted = gradients(meta_out.sum(), metas);
+  for (size_t i = 0; i < real.size(); ++i) EXPECT_EQ(wanted[i].strides(), real[i].strides()) << i;
+}
+
+TEST(GraphAttention, ForwardModeIsRefused) {
+  const Graph graph = build(at::tensor({0, 1}, at::kLong), at::tensor({1, 0}, at::kLong), 2);
+  const Tensors t = qkv(2, 2, 8);
+  expect_forward_mode_refused(t[1], "molfuse::graph_attention", [&](const Tensor& k) { fused({t[0], k, t[2]}, graph); });
+}
+
 TEST(GraphAttention, WrongArgumentsAreNamed) {
   const Tensor source = at::tensor({0, 1}, at::kLong), target = at::tensor({1, 0}, at::kLong);
   const Graph graph = build(source, target, 2);

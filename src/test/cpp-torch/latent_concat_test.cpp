@@ -142,6 +142,31 @@ TEST(LatentConcat, AutocastMetaAndDoubleBackward) {
   expect_double_backward_refused(out, {t[0]}, "molfuse::latent_concat");
 }
 
+TEST(LatentConcat, IntoRefusesMemoryThatItReadsOrWritesTwice) {
+  const Tensor ptr = graph_ptr({1, 1, 1, 1}, at::kLong);
+  const Tensor memory = at::zeros({8, 5}, f64());
+  expect_invalid([&] { api::latent_concat_into(memory.narrow(0, 0, 4), 0, memory.narrow(0, 3, 4), ptr); }, {"out", "shared with nodes"});
+  api::latent_concat_into(memory.narrow(0, 0, 4), 0, memory.narrow(0, 4, 4), ptr);
+  expect_invalid([&] { api::latent_concat_into(at::zeros({1, 10}, f64()).expand({4, 10}), 0, layers()[0].narrow(0, 0, 4), ptr); },
+                 {"out", "stride 0"});
+}
+
+TEST(LatentConcat, MetaTensorsGetGradients) {
+  const Tensor ptr = meta(graph_ptr(kSizes, at::kLong));
+  const Tensor nodes = meta(layers()[0]).requires_grad_(true);
+  EXPECT_EQ(gradients(api::latent_concat({nodes, nodes}, ptr).sum(), {nodes})[0].sizes(), nodes.sizes());
+  const Tensor out = api::latent_concat_into(meta(at::zeros({4, 6}, f64())), 1, nodes, ptr);
+  EXPECT_EQ(gradients(out.sum(), {nodes})[0].sizes(), nodes.sizes());
+}
+
+TEST(LatentConcat, ForwardModeIsRefused) {
+  const Tensor ptr = graph_ptr(kSizes, at::kLong), nodes = layers()[0];
+  const Tensor out = at::zeros({4, 5}, f64());
+  expect_forward_mode_refused(nodes, "molfuse::latent_concat", [&](const Tensor& dual) { api::latent_concat({nodes, dual}, ptr); });
+  expect_forward_mode_refused(nodes, "molfuse::latent_concat_into", [&](const Tensor& dual) { api::latent_concat_into(out, 0, dual, ptr); });
+  EXPECT_EQ(max_abs(out), 0) << "nothing is written before";
+}
+
 TEST(LatentConcat, WrongArgumentsAreNamed) {
   const Tensor ptr = graph_ptr(kSizes, at::kLong);
   const Tensors t = layers();

@@ -68,5 +68,10 @@ TEST(Reparameterize, WrongArgumentsAreNamed) {
   expect_invalid([&] { sample(at::zeros({3, 4}, at::kInt), at::zeros({3, 4}, at::kInt)); }, {"mean", "Int"});
 }
 
+TEST(Reparameterize, ForwardModeIsRefused) {
+  const Tensor mean = at::zeros({2, 3}), log_var = at::zeros({2, 3});
+  expect_forward_mode_refused(log_var, "molfuse::reparameterize", [&](const Tensor& dual) { sample(mean, dual); });
+}
+
 }  // namespace
 }  // namespace molfuse::test

@@ -6,6 +6,7 @@
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/forward_grad.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
 #include <algorithm>
@@ -140,6 +141,22 @@ inline void expect_double_backward_refused(const Tensor& output, const Tensors& 
   for (const Tensor& gradient : first) ASSERT_TRUE(gradient.defined());
   expect_error([&] { torch::autograd::grad({first.back().pow(2).sum()}, {inputs.back()}); }, "molfuse: unsupported: ",
                {"double backward", op});
+}
+
+/// Calls action with a copy of input that has a forward-mode tangent; it must raise, with or without grad mode, rather than
+/// drop the tangent.
+template <class Action>
+void expect_forward_mode_refused(const Tensor& input, const char* op, Action&& action) {
+  const uint64_t level = torch::autograd::ForwardADLevel::get_next_idx();
+  {
+    const Tensor dual = input.detach().clone();
+    dual._set_fw_grad(at::ones_like(dual), level, /*is_inplace_op=*/false);
+    for (const bool grad_mode : {true, false}) {
+      const at::AutoGradMode mode(grad_mode);
+      expect_error([&] { action(dual); }, "molfuse: unsupported: ", {"forward-mode", op});
+    }
+  }
+  torch::autograd::ForwardADLevel::release_idx(level);
 }
 
 class Autocast {

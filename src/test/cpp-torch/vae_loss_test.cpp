@@ -153,7 +153,11 @@ TEST(VaeLoss, InplaceBackwardReusesTheLogitsMemory) {
   EXPECT_TRUE(gradient[1].is_alias_of(logits));
   EXPECT_THROW(gradients(other, {weight}), std::exception) << "the values other saved are gone";
   EXPECT_THROW(gradients(total, {weight}), std::exception) << "and so are the loss's own";
-  expect_invalid([&] { fused(logits.detach().requires_grad_(true), targets, {}, {}, options); }, {"inplace_backward", "leaf"});
+  const Tensor leaf_logits = logits.detach().clone().requires_grad_(true);
+  expect_invalid([&] { fused(leaf_logits, targets, {}, {}, options); }, {"inplace_backward", "leaf"});
+  expect_invalid([&] { fused(leaf_logits.view({2, 5, 7}), targets, {}, {}, options); }, {"inplace_backward", "view of a leaf"});
+  const Tensor base = logits_of();  // a view of a computed tensor is one too
+  gradients(fused(base.view({2, 5, 7}), targets, {}, {}, options).at(kTotal), {weight});
 }
 
 TEST(LinearVaeLoss, AsGoodAsEager) {
@@ -206,6 +210,83 @@ TEST(LinearVaeLoss, ComputesOnlyTheGradientsAskedFor) {
         gradients(loss(fused_linear(inputs[0], inputs[1], inputs[2], targets, inputs[3], inputs[4], {})), {inputs[wanted]})[0];
     EXPECT_LE(max_abs(actual - expected), 1e-11 * (1 + max_abs(expected))) << wanted;
   }
+}
+
+// Well-predicted tokens of a large batch, whose gradients under a mean lie below what f16 can hold: only a loss scale keeps them.
+TEST(LinearVaeLoss, LossScaleKeepsSmallHalfPrecisionGradients) {
+  at::manual_seed(8);
+  const Tensor targets = at::randint(0, 12, {64, 128}, at::kLong);
+  const Tensor weight = (at::randn({12, 16}, f64()) * 0.3).to(at::kHalf), bias = at::zeros({12}, at::kHalf);
+  const Tensor hidden = (weight.to(at::kDouble).index_select(0, targets.view({-1})) * 6 + at::randn({64 * 128, 16}, f64()) * 0.1)
+                            .view({64, 128, 16})
+                            .to(at::kHalf);
+  const Tensor latent = at::zeros({64, 2});
+  for (const char* reduction : {"mean", "sum"}) {
+    SCOPED_TRACE(reduction);
+    Options options;
+    options.reduction = reduction;
+    const double scale = options.reduction == "mean" ? 65536 : 8;
+    const auto run = [&](at::ScalarType matmul, at::ScalarType loss) {
+      const Tensors inputs = {leaf(hidden, matmul), leaf(weight, matmul), leaf(bias, matmul)};
+      const Tensor logits = (at::matmul(inputs[0], inputs[1].t()) + inputs[2]).to(loss);
+      return gradients(unfused(logits, targets, latent, latent, options).at(kTotal) * scale, inputs);
+    };
+    const Tensors inputs = {leaf(hidden, at::kHalf), leaf(weight, at::kHalf), leaf(bias, at::kHalf)};
+    const Tensors actual =
+        gradients(fused_linear(inputs[0], inputs[1], inputs[2], targets, latent, latent, options).at(kTotal) * scale, inputs);
+    const Tensors eager = run(at::kHalf, at::kFloat), reference = run(at::kDouble, at::kDouble);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      expect_as_good_as_eager(("input " + std::to_string(i)).c_str(), actual[i], eager[i], reference[i],
+                               1e-3 * max_abs(reference[i]));
+    }
+    const Tensor wanted = reference[0].abs().gt(1e-6);
+    EXPECT_GT(wanted.sum().item<int64_t>(), 1000);
+    EXPECT_FALSE(actual[0].eq(0).logical_and(wanted).any().item<bool>()) << "gradients were lost";
+  }
+}
+
+TEST(LinearVaeLoss, LossScaleBeyondHalfPrecision) {
+  const Tensor targets = at::ones({1, 2}, at::kLong);
+  const Tensor hidden = leaf(at::ones({1, 2, 8}), at::kHalf), weight = leaf(at::eye(3, 8) * 0.001, at::kHalf);
+  for (const char* reduction : {"mean", "sum"}) {
+    Options options;
+    options.reduction = reduction;
+    const Tensor loss = fused_linear(hidden, weight, {}, targets, {}, {}, options).at(kTotal) * 1e6;
+    const Tensor gradient = gradients(loss, {hidden})[0];
+    const double tokens = options.reduction == "mean" ? 2 : 1;
+    EXPECT_NEAR(gradient[0][1][0].item<double>(), 1e6 * 0.001 / 3 / tokens, 1);
+  }
+}
+
+TEST(VaeLoss, ResultsChangedInPlaceDoNotReachTheGradients) {
+  at::manual_seed(9);
+  const Tensor targets = at::randint(0, 9, {3, 4}, at::kLong);
+  const Tensor logits = at::randn({3, 4, 9}).requires_grad_(true), hidden = at::randn({3, 4, 8}).requires_grad_(true);
+  const Tensor weight = at::randn({9, 8});
+  const auto change = [](Tensors& results) {
+    const at::NoGradGuard no_grad;
+    results.at(kTokenCount).add_(100);
+    results.at(kPerplexity).detach().zero_();
+  };
+  const auto loss = [](const Tensors& results) { return results.at(kTotal) + results.at(kPerplexity); };
+  Tensors results = fused(logits, targets, {}, {}, {});
+  Tensor total = loss(results), expected = gradients(total, {logits})[0];
+  change(results);
+  EXPECT_TRUE(at::equal(gradients(total, {logits})[0], expected));
+  results = fused_linear(hidden, weight, {}, targets, {}, {}, {});
+  total = loss(results);
+  expected = gradients(total, {hidden})[0];
+  change(results);
+  EXPECT_TRUE(at::equal(gradients(total, {hidden})[0], expected));
+}
+
+TEST(VaeLoss, ForwardModeIsRefused) {
+  const Tensor targets = at::ones({2, 3}, at::kLong), latent = at::zeros({2, 4});
+  const Tensor logits = at::randn({2, 3, 8}), weight = at::randn({9, 8});
+  expect_forward_mode_refused(logits, "molfuse::vae_loss", [&](const Tensor& dual) { fused(dual, targets, {}, {}, {}); });
+  expect_forward_mode_refused(latent, "molfuse::vae_loss", [&](const Tensor& dual) { fused(logits, targets, dual, latent, {}); });
+  expect_forward_mode_refused(weight, "molfuse::linear_vae_loss",
+                              [&](const Tensor& dual) { fused_linear(logits, dual, {}, targets, {}, {}, {}); });
 }
 
 TEST(LinearVaeLoss, BackwardTwiceGivesTheSame) {

@@ -221,7 +221,7 @@ struct Problem {
       if (c.bias) grad_b.assign(gb.begin(), gb.end());
     };
     back(r.grad_hidden, r.grad_weight, r.grad_bias, [&](int64_t n) { return none() ? static_cast<F>(grad_nll[n]) : token_scale; });
-    if (!none()) back(r.fused_hidden, r.fused_weight, r.fused_bias, [&](int64_t) { return mean_wanted ? per_token : F{1}; });
+    if (!none()) back(r.fused_hidden, r.fused_weight, r.fused_bias, [&](int64_t) { return mean_wanted && c.dtype != MOLFUSE_F16 ? per_token : F{1}; });
     F latent_scale = beta * upstream(MOLFUSE_VAE_TOTAL) + upstream(MOLFUSE_VAE_KL);
     if (mean_wanted) latent_scale /= elements;
     for (int64_t s = 0; s < c.batch; ++s) {

@@ -147,7 +147,7 @@ std::tuple<Tensor, Tensor> attention_forward_meta(const Tensor& query, const Ten
                                                   double dropout_p, int64_t seed, int64_t offset) {
   check_attention(query, key, value, bias, relative_bias,
                   {key_lengths, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, causal, scale, dropout_p, seed, offset});
-  return {at::empty_like(query), empty_lse(query)};
+  return {at::empty_like(rows_contiguous(query)), empty_lse(query)};
 }
 
 std::tuple<Tensor, Tensor> attention_forward(const Tensor& query, const Tensor& key, const Tensor& value,
@@ -181,8 +181,9 @@ AttentionGradients attention_backward_meta(const Tensor&, const Tensor& query, c
                                            const Tensor&, const Tensor&, bool, std::optional<double>, double, int64_t, int64_t,
                                            std::array<bool, 5> output_mask) {
   const auto statistics = query.options().dtype(statistics_type(query.scalar_type()));
-  return {output_mask[0] ? at::empty_like(query) : Tensor(), output_mask[1] ? at::empty_like(key) : Tensor(),
-          output_mask[2] ? at::empty_like(value) : Tensor(),
+  const auto like = [](const Tensor& input) { return at::empty_like(rows_contiguous(input)); };
+  return {output_mask[0] ? like(query) : Tensor(), output_mask[1] ? like(key) : Tensor(),
+          output_mask[2] ? like(value) : Tensor(),
           output_mask[3] && has(bias) ? at::empty_symint(bias->sym_sizes(), statistics) : Tensor(),
           output_mask[4] && has(relative_bias) ? at::empty_symint(relative_bias->sym_sizes(), statistics) : Tensor()};
 }
@@ -284,6 +285,7 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
 
 Tensor attention_with_grad(const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& bias,
                            const OptionalTensor& relative_bias, const AttentionCall& call) {
+  refuse_forward_mode("attention", query, key, value, bias, relative_bias);
   if (c10::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad() || value.requires_grad() ||
                                       requires_grad(bias) || requires_grad(relative_bias))) {
     return AttentionFunction::apply(query, key, value, bias, relative_bias, call);
@@ -373,6 +375,15 @@ void check_decode(const Tensor& query, const Tensor& key_cache, const Tensor& va
     check_same_sizes("value_new", *value_new, "query", query);
     check_same_type("value_new", *value_new, "query", query);
     check_same_device("value_new", *value_new, "query", query);
+    // Only then the caches are written.
+    check_no_overlap("value_cache", value_cache, "key_cache", key_cache);
+    const auto check_input = [&](const char* name, const Tensor& tensor) {
+      check_no_overlap("key_cache", key_cache, name, tensor);
+      check_no_overlap("value_cache", value_cache, name, tensor);
+    };
+    check_input("query", query);
+    check_input("key_new", *key_new);
+    check_input("value_new", *value_new);
   }
   check_relative_bias(relative_bias, query, query.sym_size(1));
 }
@@ -417,6 +428,7 @@ Tensor attention_decode_autograd(const Tensor& query, Tensor key_cache, Tensor v
                                                   value_cache.requires_grad() || requires_grad(key_new) ||
                                                   requires_grad(value_new) || requires_grad(relative_bias)),
                 "attention_decode has no gradient: call it under no_grad, or detach its inputs");
+  refuse_forward_mode("attention_decode", query, key_cache, value_cache, key_new, value_new, relative_bias);
   static const auto op = find_operator<AttentionDecodeSignature>("molfuse::attention_decode");
   Tensor out;
   {
@@ -424,8 +436,10 @@ Tensor attention_decode_autograd(const Tensor& query, Tensor key_cache, Tensor v
     out = op.call(query, key_cache, value_cache, lengths, key_new, value_new, relative_bias, scale);
   }
   if (has(key_new)) {
-    torch::autograd::impl::bump_version(key_cache);
-    torch::autograd::impl::bump_version(value_cache);
+    for (const Tensor& cache : {key_cache, value_cache}) {
+      // Inference tensors have no version: nothing can have saved them for a backward pass.
+      if (!cache.is_inference()) torch::autograd::impl::bump_version(cache);
+    }
   }
   return out;
 }

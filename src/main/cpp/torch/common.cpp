@@ -3,6 +3,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
+#include <ATen/MemoryOverlap.h>
 #include <ATen/Parallel.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -161,6 +162,13 @@ void check_same_device(const char* name, const Tensor& tensor, const char* other
 
 void check_probability(const char* name, double p) {
   MOLFUSE_CHECK(p >= 0.0 && p < 1.0, name, ": expected a probability in [0, 1), got ", p);
+}
+
+void check_no_overlap(const char* name, const Tensor& tensor, const char* other_name, const Tensor& other) {
+  if (tensor.is_meta() || other.is_meta()) return;
+  const auto status = at::get_overlap_status(tensor, other);
+  MOLFUSE_CHECK(status != at::MemOverlapStatus::Full && status != at::MemOverlapStatus::Partial, name,
+                ": expected memory of its own, since it is written, got memory shared with ", other_name);
 }
 
 int64_t seed_or_draw(std::optional<int64_t> seed, bool used) {

@@ -66,10 +66,13 @@ void check_same_type(const char* name, const Tensor& tensor, const char* other_n
 void check_type_or_statistics(const char* name, const Tensor& tensor, at::ScalarType type);
 void check_same_device(const char* name, const Tensor& tensor, const char* other_name, const Tensor& other);
 void check_probability(const char* name, double p);
+/// For a tensor that is written in place while other is read. (That it does not overlap itself the C interface checks.)
+void check_no_overlap(const char* name, const Tensor& tensor, const char* other_name, const Tensor& other);
 
-/// The tensor itself if its last dimension is contiguous, else a contiguous copy.
+/// The tensor itself if its last dimension is contiguous, else a contiguous copy. Meta kernels use it too: the strides of
+/// outputs follow from it.
 inline Tensor rows_contiguous(const Tensor& tensor) {
-  return tensor.dim() == 0 || tensor.size(-1) <= 1 || tensor.stride(-1) == 1 ? tensor : tensor.contiguous();
+  return tensor.dim() == 0 || tensor.sym_size(-1) <= 1 || tensor.sym_stride(-1) == 1 ? tensor : tensor.contiguous();
 }
 
 /// The caller's seed, or one drawn from torch's default CPU generator, so that torch.manual_seed makes runs repeat.
@@ -84,6 +87,15 @@ c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
 }
 
 inline bool requires_grad(const OptionalTensor& tensor) { return has(tensor) && tensor->requires_grad(); }
+
+inline bool has_tangent(const Tensor& tensor) { return tensor.defined() && tensor._fw_grad(/*level=*/0).defined(); }
+inline bool has_tangent(const OptionalTensor& tensor) { return has(tensor) && has_tangent(*tensor); }
+
+/// No operator has a forward-mode derivative: without this, a tangent would be dropped and count as zero.
+template <class... Tensors>
+void refuse_forward_mode(const char* op, const Tensors&... inputs) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!(has_tangent(inputs) || ...), "molfuse: unsupported: forward-mode differentiation of molfuse::", op);
+}
 
 /// Makes differentiating these gradients again raise, once somebody tries, instead of giving wrong numbers. inputs are all
 /// tensors the gradients were computed from.

@@ -87,7 +87,7 @@ std::tuple<Tensor, Tensor> graph_attention_forward_meta(const Tensor& query, con
                                                         const Tensor& row_ptr, const Tensor& source, std::optional<double>,
                                                         double dropout_p, int64_t, int64_t) {
   check_inputs(query, key, value, row_ptr, source, dropout_p);
-  return {at::empty_like(query), empty_lse(query)};
+  return {at::empty_like(rows_contiguous(query)), empty_lse(query)};
 }
 
 std::tuple<Tensor, Tensor> graph_attention_forward(const Tensor& query, const Tensor& key, const Tensor& value,
@@ -110,8 +110,9 @@ GraphGradients graph_attention_backward_meta(const Tensor&, const Tensor& query,
                                              const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                              const Tensor&, const Tensor&, std::optional<double>, double, int64_t, int64_t,
                                              std::array<bool, 3> output_mask) {
-  return {output_mask[0] ? at::empty_like(query) : Tensor(), output_mask[1] ? at::empty_like(key) : Tensor(),
-          output_mask[2] ? at::empty_like(value) : Tensor()};
+  const auto like = [](const Tensor& input) { return at::empty_like(rows_contiguous(input)); };
+  return {output_mask[0] ? like(query) : Tensor(), output_mask[1] ? like(key) : Tensor(),
+          output_mask[2] ? like(value) : Tensor()};
 }
 
 GraphGradients graph_attention_backward(const Tensor& grad_out, const Tensor& query, const Tensor& key, const Tensor& value,
@@ -201,6 +202,7 @@ Tensor graph_attention(const Tensor& query, const Tensor& key, const Tensor& val
   check_inputs(query, key, value, row_ptr, source, dropout_p);
   const GraphCall call{{row_ptr, source, row_ptr_t, target, edge_id}, scale, dropout_p, seed_or_draw(seed, dropout_p > 0), offset};
   check_transpose(call.graph);
+  refuse_forward_mode("graph_attention", query, key, value);
   if (c10::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad() || value.requires_grad())) {
     return GraphAttentionFunction::apply(query, key, value, call);
   }

@@ -14,7 +14,7 @@ namespace {
 using ForwardSignature = Tensor(at::TensorList layers, const OptionalTensor& graph_ptr);
 using IntoSignature = void(Tensor out, int64_t column_offset, const Tensor& nodes, const Tensor& graph_ptr);
 using BackwardSignature = std::vector<Tensor>(const Tensor& grad_out, const OptionalTensor& graph_ptr, int64_t column_offset,
-                                              int64_t num_rows, at::IntArrayRef widths, at::IntArrayRef wanted);
+                                              c10::SymInt num_rows, c10::SymIntArrayRef widths, at::IntArrayRef wanted);
 
 c10::SymInt check_layers(at::TensorList layers, const OptionalTensor& graph_ptr) {
   const char* name = has(graph_ptr) ? "layers" : "pooled";
@@ -74,6 +74,7 @@ void check_into(const Tensor& out, int64_t column_offset, const Tensor& nodes, c
   MOLFUSE_CHECK(column_offset >= 0 && out.sym_size(1) >= nodes.sym_size(1) + column_offset,
                 "column_offset: expected a slot of ", nodes.sym_size(1), " columns inside out ", out.sym_sizes(),
                 ", got it at ", column_offset);
+  check_no_overlap("out", out, "nodes", nodes);
 }
 
 void latent_concat_into_meta(Tensor out, int64_t column_offset, const Tensor& nodes, const Tensor& graph_ptr) {
@@ -94,11 +95,11 @@ void latent_concat_into_slot(Tensor out, int64_t column_offset, const Tensor& no
   check_status(molfuse_latent_concat_forward(&args, execution.get()), "latent_concat_into");
 }
 
-std::vector<Tensor> latent_concat_backward_meta(const Tensor& grad_out, const OptionalTensor&, int64_t, int64_t num_rows,
-                                                at::IntArrayRef widths, at::IntArrayRef wanted) {
+std::vector<Tensor> latent_concat_backward_meta(const Tensor& grad_out, const OptionalTensor&, int64_t, c10::SymInt num_rows,
+                                                c10::SymIntArrayRef widths, at::IntArrayRef wanted) {
   std::vector<Tensor> gradients;
   for (size_t l = 0; l < widths.size(); ++l) {
-    gradients.push_back(wanted[l] ? at::empty({num_rows, widths[l]}, grad_out.options()) : Tensor());
+    gradients.push_back(wanted[l] ? at::empty_symint({num_rows, widths[l]}, grad_out.options()) : Tensor());
   }
   return gradients;
 }
@@ -108,8 +109,8 @@ std::vector<Tensor> latent_concat_backward(const Tensor& grad_out, const Optiona
   check_dims("grad_out", grad_out, 2, "[B, W]");
   check_float("grad_out", grad_out);
   MOLFUSE_CHECK(widths.size() == wanted.size(), "wanted: expected one entry per width");
-  std::vector<Tensor> gradients =
-      latent_concat_backward_meta(grad_out, graph_ptr, column_offset, num_rows, widths, wanted);
+  std::vector<Tensor> gradients = latent_concat_backward_meta(grad_out, graph_ptr, column_offset, num_rows,
+                                                              c10::fromIntArrayRefSlow(widths), wanted);
   c10::SmallVector<molfuse_tensor, 16> layers(widths.size()), grad_layers(widths.size());
   for (size_t l = 0; l < widths.size(); ++l) {
     if (gradients[l].defined()) grad_layers[l] = view("grad_layers", gradients[l]);
@@ -140,7 +141,7 @@ Tensor call_forward(at::TensorList layers, const OptionalTensor& graph_ptr) {
 }
 
 std::vector<Tensor> call_backward(const Tensor& grad_out, const OptionalTensor& graph_ptr, int64_t column_offset,
-                                  int64_t num_rows, at::IntArrayRef widths, at::IntArrayRef wanted) {
+                                  const c10::SymInt& num_rows, c10::SymIntArrayRef widths, at::IntArrayRef wanted) {
   static const auto op = find_operator<BackwardSignature>("molfuse::_latent_concat_backward");
   at::AutoDispatchBelowADInplaceOrView guard;
   return op.call(grad_out, graph_ptr, column_offset, num_rows, widths, wanted);
@@ -159,20 +160,20 @@ class LatentConcatFunction : public torch::autograd::Function<LatentConcatFuncti
     Tensor out = call_forward(layers, *graph_ptr);
     ctx->save_for_backward({value_or_undefined(*graph_ptr)});
     ctx->set_materialize_grads(false);
-    std::vector<int64_t> widths;
-    for (const Tensor& layer : layers) widths.push_back(layer.size(1));
-    ctx->saved_data["num_rows"] = layers[0].size(0);
+    std::vector<c10::SymInt> widths;
+    for (const Tensor& layer : layers) widths.push_back(layer.sym_size(1));
+    ctx->saved_data["num_rows"] = layers[0].sym_size(0);
     ctx->saved_data["widths"] = std::move(widths);
     return out;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const std::vector<int64_t> widths = ctx->saved_data["widths"].toIntVector();
+    const std::vector<c10::SymInt> widths = ctx->saved_data["widths"].toSymIntVector();
     if (!grads[0].defined()) return variable_list(widths.size() + 1);
     std::vector<int64_t> wanted(widths.size());
     for (size_t l = 0; l < widths.size(); ++l) wanted[l] = ctx->needs_input_grad(l);
     variable_list gradients = call_backward(grads[0], optional_of(ctx->get_saved_variables()[0]), 0,
-                                            ctx->saved_data["num_rows"].toInt(), widths, wanted);
+                                            ctx->saved_data["num_rows"].toSymInt(), widths, wanted);
     refuse_double_backward("latent_concat", {grads[0]}, gradients);
     gradients.emplace_back();
     return gradients;
@@ -191,7 +192,8 @@ struct Slot {
 class LatentConcatIntoFunction : public torch::autograd::Function<LatentConcatIntoFunction> {
  public:
   static Tensor forward(AutogradContext* ctx, Tensor out, const Tensor& nodes, const Slot& slot) {
-    const int64_t begin = slot.column_offset, end = begin + nodes.size(1);
+    // Columns are compared between calls, so that they are numbers; symbolic ones become so here.
+    const int64_t begin = slot.column_offset, end = begin + nodes.sym_size(1).guard_int(__FILE__, __LINE__);
     std::vector<int64_t> written;  // begin and end of every slot since out was fresh
     bool disjoint = true;
     if (out.requires_grad()) {
@@ -209,7 +211,7 @@ class LatentConcatIntoFunction : public torch::autograd::Function<LatentConcatIn
     auto& saved = ctx->saved_data;
     saved["disjoint"] = disjoint;
     saved["written"] = std::move(written);
-    saved["num_rows"] = nodes.size(0);
+    saved["num_rows"] = nodes.sym_size(0);
     return out;
   }
 
@@ -220,7 +222,8 @@ class LatentConcatIntoFunction : public torch::autograd::Function<LatentConcatIn
     const std::vector<int64_t> written = saved["written"].toIntVector();
     const int64_t begin = written[written.size() - 2], width = written.back() - begin;
     if (ctx->needs_input_grad(1)) {
-      gradients[1] = call_backward(grads[0], ctx->get_saved_variables()[0], begin, saved["num_rows"].toInt(), {width}, {1})[0];
+      gradients[1] = call_backward(grads[0], ctx->get_saved_variables()[0], begin, saved["num_rows"].toSymInt(),
+                                   {c10::SymInt(width)}, {1})[0];
       variable_list own = {gradients[1]};
       refuse_double_backward("latent_concat_into", {grads[0]}, own);
     }
@@ -239,6 +242,7 @@ class LatentConcatIntoFunction : public torch::autograd::Function<LatentConcatIn
 Tensor concat_any(at::TensorList layers, const OptionalTensor& graph_ptr) {
   check_layers(layers, graph_ptr);
   if (has(graph_ptr)) check_graph_ptr(*graph_ptr, layers[0], "layers");
+  for (const Tensor& layer : layers) refuse_forward_mode("latent_concat", layer);
   if (c10::GradMode::is_enabled() &&
       std::any_of(layers.begin(), layers.end(), [](const Tensor& layer) { return layer.requires_grad(); })) {
     return LatentConcatFunction::apply(layers, &graph_ptr);
@@ -255,6 +259,7 @@ Tensor latent_concat_pooled(at::TensorList pooled) { return concat_any(pooled, s
 
 Tensor latent_concat_into(Tensor out, int64_t column_offset, const Tensor& nodes, const Tensor& graph_ptr) {
   check_into(out, column_offset, nodes, graph_ptr);
+  refuse_forward_mode("latent_concat_into", out, nodes);
   if (c10::GradMode::is_enabled() && (nodes.requires_grad() || out.requires_grad())) {
     return LatentConcatIntoFunction::apply(out, nodes, Slot{column_offset, graph_ptr});
   }
@@ -309,7 +314,7 @@ TORCH_LIBRARY_FRAGMENT(molfuse, m) {
   m.def("_latent_concat_forward(Tensor[] layers, Tensor? graph_ptr) -> Tensor");
   m.def("_latent_concat_into(Tensor(a!) out, int column_offset, Tensor nodes, Tensor graph_ptr) -> ()");
   m.def(
-      "_latent_concat_backward(Tensor grad_out, Tensor? graph_ptr, int column_offset, int num_rows, int[] widths, "
+      "_latent_concat_backward(Tensor grad_out, Tensor? graph_ptr, int column_offset, SymInt num_rows, SymInt[] widths, "
       "int[] wanted) -> Tensor[]");
 }
 

@@ -3,8 +3,8 @@
 // Autocast: hidden, weight and weight_bias in the autocast type; every statistic is f32.
 //
 // For mean and sum the gradients of hidden, weight and weight_bias come out of the forward pass, while the tile of logits
-// they need is still in cache; backward only multiplies them by the upstream gradient. For none, whose upstream gradient
-// differs by token, backward makes the tiles again.
+// they need is still in cache; backward only multiplies them by the upstream gradient (and, of a mean in f16, by one over the
+// number of tokens, see molfuse/vae_loss.h). For none, whose upstream gradient differs by token, backward makes the tiles again.
 #include <limits>
 
 #include "torch/vae_loss.h"
@@ -168,8 +168,9 @@ class LinearVaeLossFunction : public torch::autograd::Function<LinearVaeLossFunc
                                            !unreduced && requires_grad(weight_bias)};
     auto [stats, row_lse, nll, kl_sample, grad_hidden, grad_weight, grad_weight_bias] =
         call_forward(hidden, weight, weight_bias, targets.tensor, mean, log_var, call, true, grad_mask);
+    // The scalars returned share the memory of stats, so that a change of one in place must not reach what backward reads.
     ctx->save_for_backward({hidden, weight, value_or_undefined(weight_bias), targets.tensor, value_or_undefined(mean),
-                            value_or_undefined(log_var), stats, row_lse, grad_hidden, grad_weight, grad_weight_bias});
+                            value_or_undefined(log_var), stats.clone(), row_lse, grad_hidden, grad_weight, grad_weight_bias});
     ctx->set_materialize_grads(false);
     auto& saved = ctx->saved_data;
     saved["beta"] = call.beta;
@@ -202,7 +203,10 @@ class LinearVaeLossFunction : public torch::autograd::Function<LinearVaeLossFunc
                      needs_mean, needs_log_var});
       }
       if (!unreduced) {
-        const Tensor factor = recon_factor(stats, *upstream.stats, reduction);
+        Tensor factor = recon_factor(stats, *upstream.stats, reduction);
+        if (reduction == MOLFUSE_REDUCTION_MEAN && hidden.scalar_type() == at::kHalf) {
+          factor = factor / (stats[MOLFUSE_VAE_TOKEN_COUNT] + 1e-8);
+        }
         if (ctx->needs_input_grad(0)) gradients[0] = scaled(saved[8], factor);
         if (ctx->needs_input_grad(1)) gradients[1] = scaled(saved[9], factor);
         if (needs_bias) gradients[2] = scaled(saved[10], factor);
@@ -227,9 +231,15 @@ class LinearVaeLossFunction : public torch::autograd::Function<LinearVaeLossFunc
   }
 
   static Tensor scaled(const Tensor& gradient, const Tensor& factor) {
-    // The usual case, total.backward(): nothing to multiply. On a device the factor is not known here.
-    if (factor.is_cpu() && factor.item().toDouble() == 1.0) return gradient;
-    return gradient * factor;
+    if (factor.is_cpu()) {
+      // The usual case, total.backward(): nothing to multiply.
+      const double value = factor.item().toDouble();
+      return value == 1.0 ? gradient : gradient * value;  // by a number, libtorch multiplies f16 and bf16 in f32
+    }
+    // On a device the value is not known here, and a tensor would be rounded to the gradient's type first: a loss scale of
+    // 65536 is infinite in f16.
+    if (gradient.scalar_type() == factor.scalar_type()) return gradient * factor;
+    return gradient.to(factor.scalar_type()).mul_(factor).to(gradient.scalar_type());
   }
 };
 
@@ -237,6 +247,7 @@ variable_list linear_vae_loss_any(const Tensor& hidden, const Tensor& weight, co
                                   const Tensor& targets, const OptionalTensor& mean, const OptionalTensor& log_var,
                                   const LossCall& call) {
   check_linear_vae_loss(hidden, weight, weight_bias, targets, mean, log_var);
+  refuse_forward_mode("linear_vae_loss", hidden, weight, weight_bias, mean, log_var);
   if (c10::GradMode::is_enabled() &&
       (takes_gradient(hidden, mean, log_var) || weight.requires_grad() || requires_grad(weight_bias))) {
     return LinearVaeLossFunction::apply(hidden, weight, weight_bias, mean, log_var, call, SavedOnly{targets});

@@ -108,6 +108,7 @@ class ReparameterizeFunction : public torch::autograd::Function<ReparameterizeFu
 
 Tensor reparameterize(const Tensor& mean, const Tensor& log_var, std::optional<int64_t> seed, int64_t offset) {
   check_inputs(mean, log_var);
+  refuse_forward_mode("reparameterize", mean, log_var);
   const Randomness randomness{seed_or_draw(seed, true), offset};
   if (c10::GradMode::is_enabled() && (mean.requires_grad() || log_var.requires_grad())) {
     return ReparameterizeFunction::apply(mean, log_var, randomness);

@@ -206,8 +206,9 @@ class VaeLossFunction : public torch::autograd::Function<VaeLossFunction> {
   static variable_list forward(AutogradContext* ctx, const Tensor& logits, const OptionalTensor& mean,
                                const OptionalTensor& log_var, const LossCall& call, const SavedOnly& targets) {
     auto [stats, row_lse, nll, kl_sample] = call_forward(logits, targets.tensor, mean, log_var, call, true);
+    // The scalars returned share the memory of stats, so that a change of one in place must not reach what backward reads.
     ctx->save_for_backward(
-        {logits, targets.tensor, value_or_undefined(mean), value_or_undefined(log_var), stats, row_lse});
+        {logits, targets.tensor, value_or_undefined(mean), value_or_undefined(log_var), stats.clone(), row_lse});
     ctx->set_materialize_grads(false);
     auto& saved = ctx->saved_data;
     saved["beta"] = call.beta;
@@ -250,9 +251,13 @@ class VaeLossFunction : public torch::autograd::Function<VaeLossFunction> {
 variable_list vae_loss_any(const Tensor& logits, const Tensor& targets, const OptionalTensor& mean,
                            const OptionalTensor& log_var, const LossCall& call) {
   check_vae_loss(logits, targets, mean, log_var, call.class_second);
+  refuse_forward_mode("vae_loss", logits, mean, log_var);
   if (c10::GradMode::is_enabled() && takes_gradient(logits, mean, log_var)) {
     if (call.inplace_backward && logits.requires_grad()) {
       MOLFUSE_CHECK(!logits.is_leaf(), "inplace_backward: expected logits computed by another operator, got a leaf tensor");
+      MOLFUSE_CHECK(!logits.is_view() || !logits._base().is_leaf() || !logits._base().requires_grad(),
+                    "inplace_backward: expected logits computed by another operator, got a view of a leaf tensor, whose values "
+                    "would be overwritten");
       MOLFUSE_CHECK(logits.is_meta() || logits.is_non_overlapping_and_dense(),
                     "inplace_backward: expected dense logits without overlap, got strides ", logits.strides());
     }

@@ -72,7 +72,10 @@ MOLFUSE_API molfuse_status molfuse_vae_loss_backward(const molfuse_vae_loss_args
  * The same loss of logits = hidden . weight^T + weight_bias, where logits exist only as tiles in cache.
  * forward, when given the grad_* outputs, computes in the same pass the gradients of recon-sum (that is of sum(mask*nll)
  * scaled by 1/(sum(mask)+1e-8) for MEAN, by 1 for SUM) with an upstream gradient of one; backward then only needs
- * scaling by the caller. For NONE call backward with grad_nll, which recomputes the tiles.
+ * scaling by the caller. If T is f16, they are the gradients of sum(mask*nll) for MEAN too, and the caller divides by
+ * stats[MOLFUSE_VAE_TOKEN_COUNT]+1e-8, in S and together with the upstream gradient: divided at once, those of many tokens
+ * would be too small for f16. As sums they fit: a token's row of grad_hidden is at most twice the largest weight, and the
+ * gradients summed over tokens are S. For NONE call backward with grad_nll, which recomputes the tiles.
  */
 typedef struct molfuse_linear_vae_loss_args {
   size_t struct_size;

@@ -108,13 +108,18 @@ final class DatasetLoader {
   private List<Result> process(List<MoleculeRecord> chunk) {
     List<Result> results = new ArrayList<>(chunk.size());
     for (MoleculeRecord at : chunk) {
-      results.add(process(at));
+      Result result = new Result(at);
+      try {
+        results.add(process(result, at));
+      } catch (RuntimeException | StackOverflowError e) {
+        // Whatever is the matter with one record, the others are used.
+        results.add(new Result(at).reject(BadRecordReport.Reason.INVALID_SMILES, "cannot be read: " + e));
+      }
     }
     return results;
   }
 
-  private Result process(MoleculeRecord at) {
-    Result result = new Result(at);
+  private Result process(Result result, MoleculeRecord at) {
     MoleculeParser.Molecule molecule;
     try {
       molecule = parser.parse(at.smiles());
@@ -124,9 +129,13 @@ final class DatasetLoader {
     if (molecule.heavyAtoms() == 0) {
       return result.reject(BadRecordReport.Reason.NO_HEAVY_ATOM, "the molecule holds hydrogen only");
     }
-    int most = Math.min(options.maxHeavyAtoms, MoleculeStore.MAX_NODES);
-    if (molecule.heavyAtoms() > most || molecule.graph().nodeCount() > MoleculeStore.MAX_NODES) {
-      return result.reject(BadRecordReport.Reason.TOO_MANY_ATOMS, molecule.heavyAtoms() + " heavy atoms, at most " + most);
+    if (molecule.heavyAtoms() > options.maxHeavyAtoms) {
+      return result.reject(
+          BadRecordReport.Reason.TOO_MANY_ATOMS, molecule.heavyAtoms() + " heavy atoms, at most " + options.maxHeavyAtoms);
+    }
+    String tooLarge = MoleculeStore.fault(molecule.graph());
+    if (tooLarge != null) {
+      return result.reject(BadRecordReport.Reason.TOO_MANY_ATOMS, tooLarge);
     }
     try {
       result.symbols = Selfies.split(encode(molecule.canonical(), at.smiles()));
@@ -186,6 +195,12 @@ final class DatasetLoader {
     int[] ids = new int[length];
     for (int i = 0; i < result.symbols.size(); i++) {
       int id = symbolIds.computeIfAbsent(result.symbols.get(i), symbol -> symbolIds.size());
+      if (id > MoleculeStore.MAX_SYMBOL) {
+        throw new ChemDataException(
+            result.at.file(),
+            "more than " + (MoleculeStore.MAX_SYMBOL + 1) + " different SELFIES symbols up to line " + result.at.line(),
+            report);
+      }
       if (id == symbolCounts.length) {
         symbolCounts = Arrays.copyOf(symbolCounts, 2 * id);
       }

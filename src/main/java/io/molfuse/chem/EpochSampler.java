@@ -23,7 +23,6 @@ public final class EpochSampler {
   private final int[] order;
   private final int batchSize;
   private final boolean shuffle;
-  private final boolean dropLast;
   private final long seed;
   private int epoch;
   private int position;
@@ -32,60 +31,37 @@ public final class EpochSampler {
    * @param entries the entries of the data set to draw; copied; no duplicates are looked for
    * @param batchSize entries of a batch, at least 1
    * @param shuffle false keeps the order of {@code entries} in every epoch
-   * @param dropLast true leaves out a last batch that is smaller than {@code batchSize}, so that those entries are not seen in
-   *     that epoch
    * @param seed any number
    */
-  public EpochSampler(int[] entries, int batchSize, boolean shuffle, boolean dropLast, long seed) {
+  public EpochSampler(int[] entries, int batchSize, boolean shuffle, long seed) {
     if (entries == null || entries.length == 0) {
       throw new IllegalArgumentException("entries must not be empty");
     }
     if (batchSize < 1) {
       throw new IllegalArgumentException("batchSize must be at least 1, but is " + batchSize);
     }
-    if (dropLast && entries.length < batchSize) {
-      throw new IllegalArgumentException(
-          "with dropLast there must be at least batchSize = " + batchSize + " entries, but there are " + entries.length);
-    }
     this.entries = entries.clone();
     this.order = new int[entries.length];
     this.batchSize = batchSize;
     this.shuffle = shuffle;
-    this.dropLast = dropLast;
     this.seed = seed;
     seek(new State(0, 0));
   }
 
   /**
-   * A shuffling sampler that draws every entry.
-   *
-   * @param entries the entries of the data set to draw; copied
-   * @param batchSize entries of a batch, at least 1
-   * @param seed any number
-   */
-  public EpochSampler(int[] entries, int batchSize, long seed) {
-    this(entries, batchSize, true, false, seed);
-  }
-
-  /**
    * The next batch of the current epoch.
    *
-   * @return entries of the data set, at most the batch size, or null at the end of the epoch; then {@link #nextEpoch()} goes on
+   * @return entries of the data set, at most the batch size, or null at the end of the epoch; then {@link #seek} goes on
    */
   public int[] nextBatch() {
     int left = order.length - position;
-    if (left == 0 || (dropLast && left < batchSize)) {
+    if (left == 0) {
       return null;
     }
     int count = Math.min(left, batchSize);
     int[] batch = Arrays.copyOfRange(order, position, position + count);
     position += count;
     return batch;
-  }
-
-  /** Goes to the start of the following epoch, whether or not the current one is finished. */
-  public void nextEpoch() {
-    seek(new State(epoch + 1, 0));
   }
 
   /** @return where the sampler stands, for a checkpoint */
@@ -120,12 +96,7 @@ public final class EpochSampler {
 
   /** @return batches of an epoch */
   public int batchesPerEpoch() {
-    return dropLast ? entries.length / batchSize : (entries.length + batchSize - 1) / batchSize;
-  }
-
-  /** @return entries of an epoch */
-  public int size() {
-    return entries.length;
+    return (entries.length - 1) / batchSize + 1;
   }
 
   /** @return the largest batch */

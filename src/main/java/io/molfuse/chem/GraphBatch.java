@@ -12,9 +12,6 @@ package io.molfuse.chem;
  * @param rowPtr [V+1]: the first edge into each node, and E
  * @param source [E]: the node each edge comes from, sorted by target, then by source
  * @param graphPtr [B+1]: the first node of each molecule, and V
- * @param rowPtrT [V+1]: the first position of each node in by-source order, and E
- * @param target [E]: the node each edge goes to, in by-source order
- * @param edgeId [E]: the by-target position of the edge at each by-source position
  * @param tokens [B,T] row by row: {@code <sos>} ... {@code <eos>}, filled up with {@link Vocabulary#PAD}
  * @param maxTokens T
  */
@@ -24,9 +21,6 @@ public record GraphBatch(
     int[] rowPtr,
     int[] source,
     int[] graphPtr,
-    int[] rowPtrT,
-    int[] target,
-    int[] edgeId,
     long[] tokens,
     int maxTokens) {
 

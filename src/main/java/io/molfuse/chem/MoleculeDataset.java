@@ -5,9 +5,9 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.Objects;
-import java.util.SplittableRandom;
 
 /**
  * Molecules in memory, as graphs, token sequences and canonical SMILES, in the order of their files. The arrays are shared by all
@@ -52,7 +52,7 @@ public final class MoleculeDataset {
     }
 
     /**
-     * @param atoms rejects molecules with more heavy atoms; 65,535 unless set
+     * @param atoms rejects molecules with more heavy atoms; {@link MoleculeParser#MAX_HEAVY_ATOMS} unless set, which is the most
      * @return this
      */
     public Options maxHeavyAtoms(int atoms) {
@@ -274,7 +274,31 @@ public final class MoleculeDataset {
    */
   public int tokenCount(int entry) {
     // A molecule without SELFIES is <sos> <unk> <eos>.
-    return Math.max(1, store.symbolCount(checked(entry))) + 2;
+    return Math.min(maxLength, Math.max(1, store.symbolCount(checked(entry))) + 2);
+  }
+
+  /**
+   * The same molecules with shorter sequences; the molecules are shared, not copied.
+   *
+   * @param maxLength most tokens of a sequence, at least 3; no sequence gets longer
+   * @return this if nothing changes
+   */
+  public MoleculeDataset shortened(int maxLength) {
+    Options.atLeast("maxLength", maxLength, 3);
+    return maxLength >= this.maxLength ? this : new MoleculeDataset(store, vocabulary, report, maxLength);
+  }
+
+  /**
+   * What molecules these are, and in which order: not how they were written, nor how long their sequences may be.
+   *
+   * @return 16 hexadecimal digits
+   */
+  public String fingerprint() {
+    long hash = 0;
+    for (int entry = 0; entry < size(); entry++) {
+      hash = Hashes.mix(hash + 0x9E3779B97F4A7C15L) ^ Hashes.of(smiles(entry));
+    }
+    return HexFormat.of().toHexDigits(hash);
   }
 
   /** @return the largest token count of all entries */
@@ -304,31 +328,6 @@ public final class MoleculeDataset {
   }
 
   /**
-   * Parts the entries at random: exactly round(size * fraction) go to validation.
-   *
-   * @param validationFraction 0 to 1
-   * @param seed any number; the same gives the same split
-   * @return the parts
-   */
-  public Split split(double validationFraction, long seed) {
-    checkFraction(validationFraction);
-    int[] order = entries();
-    SplittableRandom random = new SplittableRandom(Hashes.mix(seed));
-    for (int i = order.length - 1; i > 0; i--) {
-      int j = random.nextInt(i + 1);
-      int swap = order[i];
-      order[i] = order[j];
-      order[j] = swap;
-    }
-    int validation = (int) Math.round(validationFraction * order.length);
-    int[] held = Arrays.copyOf(order, validation);
-    int[] train = Arrays.copyOfRange(order, validation, order.length);
-    Arrays.sort(held);
-    Arrays.sort(train);
-    return new Split(train, held);
-  }
-
-  /**
    * Parts the entries by the hash of their canonical SMILES: the side of a molecule depends on nothing else, so that it stays when
    * the file grows, and duplicates are on one side. The fraction holds on average.
    *
@@ -336,7 +335,9 @@ public final class MoleculeDataset {
    * @return the parts
    */
   public Split splitByHash(double validationFraction) {
-    checkFraction(validationFraction);
+    if (!(validationFraction >= 0 && validationFraction <= 1)) {
+      throw new IllegalArgumentException("validationFraction must be 0 to 1, but is " + validationFraction);
+    }
     int[] train = new int[size()];
     int[] validation = new int[size()];
     int trainCount = 0;
@@ -351,12 +352,6 @@ public final class MoleculeDataset {
       }
     }
     return new Split(Arrays.copyOf(train, trainCount), Arrays.copyOf(validation, validationCount));
-  }
-
-  private static void checkFraction(double fraction) {
-    if (!(fraction >= 0 && fraction <= 1)) {
-      throw new IllegalArgumentException("validationFraction must be 0 to 1, but is " + fraction);
-    }
   }
 
   /**
@@ -397,29 +392,7 @@ public final class MoleculeDataset {
       edge += store.edgeCount(entry);
       graphPtr[b + 1] = node;
     }
-    int[] rowPtrT = new int[nodes + 1];
-    int[] target = new int[edges];
-    int[] edgeId = new int[edges];
-    transpose(rowPtr, source, rowPtrT, target, edgeId);
-    return new GraphBatch(entries.clone(), features, rowPtr, source, graphPtr, rowPtrT, target, edgeId, tokens, maxTokens);
-  }
-
-  /** Sorts edges by source with a counting sort, which keeps those of one source in the order of their targets. */
-  private static void transpose(int[] rowPtr, int[] source, int[] rowPtrT, int[] target, int[] edgeId) {
-    for (int from : source) {
-      rowPtrT[from + 1]++;
-    }
-    for (int i = 1; i < rowPtrT.length; i++) {
-      rowPtrT[i] += rowPtrT[i - 1];
-    }
-    int[] next = rowPtrT.clone();
-    for (int to = 0; to + 1 < rowPtr.length; to++) {
-      for (int edge = rowPtr[to]; edge < rowPtr[to + 1]; edge++) {
-        int position = next[source[edge]]++;
-        target[position] = to;
-        edgeId[position] = edge;
-      }
-    }
+    return new GraphBatch(entries.clone(), features, rowPtr, source, graphPtr, tokens, maxTokens);
   }
 
   private int token(int entry, int position, int length) {

@@ -3,6 +3,7 @@ package io.molfuse.chem;
 
 import java.io.IOException;
 import java.util.BitSet;
+import java.util.function.Supplier;
 import org.openscience.cdk.aromaticity.Aromaticity;
 import org.openscience.cdk.exception.CDKException;
 import org.openscience.cdk.exception.InvalidSmilesException;
@@ -15,7 +16,7 @@ import org.openscience.cdk.tools.manipulator.AtomContainerManipulator;
 
 /**
  * Reads SMILES into graphs with CDK. A molecule is accepted if it parses, can be kekulised, and has no atom with more bonds than
- * its element and charge allow ({@code Valences}). Explicit hydrogens that carry no information are made implicit, and aromaticity
+ * its element and charge allow ({@code Valences}), and if it has at most {@value #MAX_HEAVY_ATOMS} heavy atoms. Explicit hydrogens that carry no information are made implicit, and aromaticity
  * is perceived anew by the Daylight model, so that it does not matter how a molecule was written. Fragments parted by dots are kept
  * as they are.
  *
@@ -30,6 +31,12 @@ public final class MoleculeParser {
    * @param heavyAtoms number of atoms other than hydrogen
    */
   public record Molecule(MoleculeGraph graph, String canonical, int heavyAtoms) {}
+
+  /** Larger molecules are refused: the time for their canonical form grows with a high power of their size. */
+  public static final int MAX_HEAVY_ATOMS = 1000;
+
+  /** So many characters for each heavy atom, brackets, bonds and hydrogens included, are more than molecules need. */
+  private static final int MAX_CHARACTERS = 100 * MAX_HEAVY_ATOMS;
 
   private static final ThreadLocal<SmilesParser> PARSER =
       ThreadLocal.withInitial(
@@ -49,35 +56,39 @@ public final class MoleculeParser {
    * @throws MoleculeException if it is not a molecule, saying why
    */
   public Molecule parse(String smiles) {
-    IAtomContainer molecule = read(smiles);
-    AtomTable atoms = check(smiles, molecule);
-    int heavy = 0;
-    for (int element : atoms.element) {
-      heavy += element == Elements.H ? 0 : 1;
-    }
-    return new Molecule(atoms.graph(), canonical(smiles, molecule, atoms), heavy);
-  }
-
-  /**
-   * As {@link #parse} without the canonical SMILES, which takes most of its time.
-   *
-   * @param smiles one molecule, without a name behind it
-   * @return its graph
-   * @throws MoleculeException if it is not a molecule, saying why
-   */
-  public MoleculeGraph graph(String smiles) {
-    return check(smiles, read(smiles)).graph();
+    return guarded(
+        smiles,
+        () -> {
+          IAtomContainer molecule = read(smiles);
+          AtomTable atoms = check(smiles, molecule);
+          return new Molecule(atoms.graph(), canonical(smiles, molecule, atoms), heavyAtoms(molecule));
+        });
   }
 
   /** Reads and checks a molecule and gives its canonical SMILES. */
   static String canonical(String smiles) {
-    IAtomContainer molecule = read(smiles);
-    return canonical(smiles, molecule, check(smiles, molecule));
+    return guarded(
+        smiles,
+        () -> {
+          IAtomContainer molecule = read(smiles);
+          return canonical(smiles, molecule, check(smiles, molecule));
+        });
   }
 
   /** Reads and checks a molecule. */
   static void check(String smiles) {
-    check(smiles, parsed(smiles));
+    guarded(smiles, () -> check(smiles, parsed(smiles)));
+  }
+
+  /** Strings from outside reach corners of CDK that fail with an index or state error, or that recurse too deep. */
+  private static <T> T guarded(String smiles, Supplier<T> work) {
+    try {
+      return work.get();
+    } catch (MoleculeException e) {
+      throw e;
+    } catch (RuntimeException | StackOverflowError e) {
+      throw invalid(smiles, "cannot be read: " + firstLine(e));
+    }
   }
 
   private static AtomTable check(String smiles, IAtomContainer molecule) {
@@ -106,14 +117,18 @@ public final class MoleculeParser {
     if (fault != null) {
       throw invalid(smiles, fault);
     }
+    if (smiles.length() > MAX_CHARACTERS) {
+      throw tooLarge(smiles, smiles.length() + " characters, at most " + MAX_CHARACTERS);
+    }
     IAtomContainer molecule;
     try {
       molecule = PARSER.get().parseSmiles(smiles);
     } catch (InvalidSmilesException e) {
       throw invalid(smiles, firstLine(e));
-    } catch (RuntimeException e) {
-      // Strings from outside reach corners of the parser that fail with an index or state error.
-      throw invalid(smiles, "cannot be read: " + firstLine(e));
+    }
+    int heavy = heavyAtoms(molecule);
+    if (heavy > MAX_HEAVY_ATOMS) {
+      throw tooLarge(smiles, heavy + " heavy atoms, at most " + MAX_HEAVY_ATOMS);
     }
     for (IAtom atom : molecule.atoms()) {
       if (atom.getAtomicNumber() == null) {
@@ -135,7 +150,7 @@ public final class MoleculeParser {
   private static String canonical(String smiles, IAtomContainer molecule, AtomTable atoms) {
     try {
       return CanonicalSmiles.of(molecule, atoms);
-    } catch (CDKException | IOException | RuntimeException e) {
+    } catch (CDKException | IOException | RuntimeException | StackOverflowError e) {
       throw invalid(smiles, "has no canonical form: " + firstLine(e));
     }
   }
@@ -144,7 +159,19 @@ public final class MoleculeParser {
     return new MoleculeException(smiles, reason, BadRecordReport.Reason.INVALID_SMILES);
   }
 
-  private static String firstLine(Exception e) {
+  private static MoleculeException tooLarge(String smiles, String reason) {
+    return new MoleculeException(smiles, reason, BadRecordReport.Reason.TOO_MANY_ATOMS);
+  }
+
+  private static int heavyAtoms(IAtomContainer molecule) {
+    int heavy = 0;
+    for (IAtom atom : molecule.atoms()) {
+      heavy += Integer.valueOf(Elements.H).equals(atom.getAtomicNumber()) ? 0 : 1;
+    }
+    return heavy;
+  }
+
+  private static String firstLine(Throwable e) {
     String message = e.getMessage();
     if (message == null) {
       return e.getClass().getSimpleName();

@@ -23,16 +23,37 @@ final class MoleculeStore {
   private short[] tokens = new short[0];
   private byte[] text = new byte[0];
 
-  /** Most nodes of one molecule, and most neighbours of one node. */
-  static final int MAX_NODES = 65_535;
+  /** Most nodes of one molecule: nodes are counted from 0 in 16 bits. */
+  static final int MAX_NODES = 65_536;
 
+  /** Most neighbours of one node. */
   static final int MAX_DEGREE = 255;
+
+  /** Largest number of a symbol. */
+  static final int MAX_SYMBOL = 65_535;
 
   int size() {
     return size;
   }
 
-  /** @param symbols numbers from 0 to 65,535 */
+  /** Why a graph cannot be stored, or null if it can. */
+  static String fault(MoleculeGraph graph) {
+    if (graph.nodeCount() > MAX_NODES) {
+      return graph.nodeCount() + " atoms, at most " + MAX_NODES;
+    }
+    int[] rows = graph.rowPtr();
+    for (int i = 0; i < graph.nodeCount(); i++) {
+      if (rows[i + 1] - rows[i] > MAX_DEGREE) {
+        return "an atom with " + (rows[i + 1] - rows[i]) + " neighbours, at most " + MAX_DEGREE;
+      }
+    }
+    return null;
+  }
+
+  /**
+   * @param graph one that has no {@link #fault}
+   * @param symbols numbers from 0 to {@link #MAX_SYMBOL}
+   */
   void add(MoleculeGraph graph, int[] symbols, String smiles) {
     int nodes = graph.nodeCount();
     int edges = graph.edgeCount();

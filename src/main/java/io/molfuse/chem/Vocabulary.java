@@ -1,17 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.chem;
 
-import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.ObjectMapper;
-import com.fasterxml.jackson.databind.SerializationFeature;
-import com.fasterxml.jackson.databind.node.ArrayNode;
-import com.fasterxml.jackson.databind.node.ObjectNode;
-import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
-import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
@@ -46,8 +35,6 @@ public final class Vocabulary {
 
   private static final List<String> SPECIAL_TOKENS = List.of("<pad>", "<sos>", "<eos>", "<unk>");
   private static final int CACHE_SIZE = 4096;
-  private static final String FORMAT = "molfuse-vocabulary";
-  private static final int VERSION = 1;
 
   private final List<String> tokens;
   private final Map<String, Integer> ids;
@@ -67,24 +54,6 @@ public final class Vocabulary {
     for (int id = 0; id < tokens.size(); id++) {
       ids.put(tokens.get(id), id);
     }
-  }
-
-  /**
-   * Counts the symbols of training data.
-   *
-   * @param selfies SELFIES strings
-   * @param maxVocab most tokens of the vocabulary, the special ones among them; at least 5
-   * @return the vocabulary
-   * @throws SelfiesException if a string has a bracket that is not closed
-   */
-  public static Vocabulary build(Iterable<String> selfies, int maxVocab) {
-    Map<String, Long> counts = new HashMap<>();
-    for (String text : selfies) {
-      for (String symbol : Selfies.split(text)) {
-        counts.merge(symbol, 1L, Long::sum);
-      }
-    }
-    return fromCounts(counts, maxVocab);
   }
 
   /**
@@ -124,66 +93,6 @@ public final class Vocabulary {
       }
     }
     return new Vocabulary(tokens);
-  }
-
-  /**
-   * Reads what {@link #save} wrote.
-   *
-   * @param file a JSON file
-   * @return the vocabulary
-   * @throws ChemDataException naming the file, if it cannot be read or holds no vocabulary
-   */
-  public static Vocabulary load(Path file) {
-    JsonNode root;
-    try {
-      root = new ObjectMapper().readTree(Files.readAllBytes(file));
-    } catch (NoSuchFileException e) {
-      throw new ChemDataException(file, "there is no such vocabulary file", e);
-    } catch (JsonProcessingException e) {
-      throw new ChemDataException(file, "the vocabulary is not valid JSON: " + e.getOriginalMessage(), e);
-    } catch (IOException e) {
-      throw new ChemDataException(file, "the vocabulary cannot be read: " + e.getMessage(), e);
-    }
-    if (!FORMAT.equals(root.path("format").asText())) {
-      throw new ChemDataException(file, "this is no vocabulary: the field format must be " + FORMAT, (Throwable) null);
-    }
-    if (root.path("version").asInt() != VERSION) {
-      String found = root.path("version").asText();
-      throw new ChemDataException(file, "the vocabulary has version " + found + ", known is " + VERSION, (Throwable) null);
-    }
-    List<String> tokens = new ArrayList<>();
-    for (JsonNode token : root.path("tokens")) {
-      if (!token.isTextual()) {
-        throw new ChemDataException(file, "the vocabulary holds " + token + ", which is no token", (Throwable) null);
-      }
-      tokens.add(token.textValue());
-    }
-    try {
-      return of(tokens);
-    } catch (IllegalArgumentException e) {
-      throw new ChemDataException(file, e.getMessage(), e);
-    }
-  }
-
-  /**
-   * Writes a JSON file. The file is replaced as a whole: a crash leaves the old one.
-   *
-   * @param file where to
-   * @throws ChemDataException naming the file, if it cannot be written
-   */
-  public void save(Path file) {
-    ObjectMapper mapper = new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
-    ObjectNode root = mapper.createObjectNode().put("format", FORMAT).put("version", VERSION);
-    ArrayNode array = root.putArray("tokens");
-    tokens.forEach(array::add);
-    Path target = file.toAbsolutePath();
-    Path partial = target.resolveSibling(target.getFileName() + ".partial");
-    try {
-      Files.write(partial, mapper.writeValueAsBytes(root));
-      Files.move(partial, target, StandardCopyOption.REPLACE_EXISTING);
-    } catch (IOException e) {
-      throw new ChemDataException(file, "the vocabulary cannot be written: " + e.getMessage(), e);
-    }
   }
 
   /** @return number of tokens, the special ones among them */

@@ -27,14 +27,28 @@ record Console(InputStream in, PrintStream out, PrintStream err) {
   void json(Object value) {
     try {
       out.println(JSON.writeValueAsString(value));
-      out.flush();
     } catch (JsonProcessingException e) {
       throw new IllegalStateException("cannot write as JSON: " + value, e);
     }
+    flush();
   }
 
-  /** Whether a person watches err, so that a line may be drawn over again. */
+  /**
+   * Sends off what was written to out.
+   *
+   * @throws FailureException if it did not arrive, as on a full disk or when the reader has gone; a PrintStream only notes that
+   */
+  void flush() {
+    if (out.checkError()) {
+      throw new FailureException("cannot write to standard output");
+    }
+  }
+
+  /**
+   * Whether a person watches err, so that a line may be drawn over again. Java itself cannot tell of that stream; the launcher
+   * does.
+   */
   boolean isTerminal() {
-    return err == System.err && System.console() != null;
+    return err == System.err && Boolean.getBoolean("molfuse.terminal");
   }
 }

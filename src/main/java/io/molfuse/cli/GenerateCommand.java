@@ -11,6 +11,7 @@ import io.molfuse.models.Generator;
 import io.molfuse.models.VaeCheckpoint;
 import io.molfuse.train.RunDirectory;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -90,35 +91,28 @@ final class GenerateCommand implements Callable<Integer> {
     }
     GenerationOptions options = options();
     DeviceType deviceType = device.select();
-    List<String> selfies;
-    try (VaeCheckpoint.Loaded loaded =
-        VaeCheckpoint.open(checkpoint, RunDirectory.BEST, RunDirectory.LAST).load(deviceType)) {
-      selfies = new Generator(loaded.model(), loaded.vocabulary()).sample(count, options);
+    VaeCheckpoint saved = VaeCheckpoint.open(checkpoint, RunDirectory.BEST, RunDirectory.LAST);
+    // Whatever is wrong with this file is said before anyone waits for molecules.
+    KnownMolecules knownMolecules = known == null ? null : known();
+    List<String> selfies = new ArrayList<>();
+    try (VaeCheckpoint.Loaded loaded = saved.load(deviceType)) {
+      new Generator(loaded.model(), loaded.vocabulary())
+          .sample(
+              count,
+              options,
+              batch -> {
+                write(batch);
+                selfies.addAll(batch);
+              });
     }
-    KnownMolecules knownMolecules =
-        known == null
-            ? null
-            : KnownMolecules.of(MoleculeDataset.load(known, new MoleculeDataset.Options().requireSelfies(false)));
     GenerationMetrics metrics = GenerationMetrics.ofSelfies(selfies, Selfies.standard(), knownMolecules);
-    for (String molecule : selfies) {
-      String smiles = smiles(molecule);
-      if (json) {
-        Map<String, Object> line = new LinkedHashMap<>();
-        line.put("smiles", smiles);
-        line.put("selfies", molecule);
-        console.json(line);
-      } else {
-        console.out().println(smiles);
-      }
-    }
-    console.out().flush();
     if (json) {
       Map<String, Object> last = new LinkedHashMap<>();
       last.put("event", "finished");
       last.put("generated", metrics.generated());
-      last.put("validity", metrics.validity());
-      last.put("uniqueness", metrics.uniqueness());
-      last.put("novelty", knownMolecules == null ? null : metrics.novelty());
+      last.put("validity", JsonSteps.finite(metrics.validity()));
+      last.put("uniqueness", JsonSteps.finite(metrics.uniqueness()));
+      last.put("novelty", JsonSteps.finite(metrics.novelty()));
       console.json(last);
     } else if (knownMolecules == null) {
       console.say(
@@ -130,6 +124,29 @@ final class GenerateCommand implements Callable<Integer> {
           metrics.generated(), metrics.validity(), metrics.uniqueness(), metrics.novelty());
     }
     return Main.SUCCESS;
+  }
+
+  private KnownMolecules known() {
+    MoleculeDataset molecules = MoleculeDataset.load(known, new MoleculeDataset.Options().requireSelfies(false));
+    if (molecules.report().total() > 0) {
+      console.say("%s", molecules.report());
+    }
+    return KnownMolecules.of(molecules);
+  }
+
+  private void write(List<String> batch) {
+    for (String molecule : batch) {
+      String smiles = smiles(molecule);
+      if (json) {
+        Map<String, Object> line = new LinkedHashMap<>();
+        line.put("smiles", smiles);
+        line.put("selfies", molecule);
+        console.json(line);
+      } else {
+        console.out().println(smiles);
+      }
+    }
+    console.flush();
   }
 
   private GenerationOptions options() {

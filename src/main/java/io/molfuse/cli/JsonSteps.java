@@ -6,8 +6,13 @@ import io.molfuse.train.TrainingListener;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/** One JSON object per logged step. */
-record JsonSteps(Console console) implements TrainingListener {
+/**
+ * One JSON object per logged step.
+ *
+ * @param console where to
+ * @param unread what to do when nobody takes the objects any more
+ */
+record JsonSteps(Console console, Runnable unread) implements TrainingListener {
   @Override
   public void step(StepReport report) {
     if (!report.logged()) {
@@ -20,10 +25,14 @@ record JsonSteps(Console console) implements TrainingListener {
     line.put("learning_rate", report.learningRate());
     line.put("molecules_per_second", report.samplesPerSecond());
     line.put("elapsed_seconds", report.elapsedSeconds());
-    console.json(line);
+    try {
+      console.json(line);
+    } catch (FailureException e) {
+      unread.run();
+    }
   }
 
-  /** JSON has no infinity. */
+  /** JSON has neither infinity nor NaN. */
   static Double finite(double value) {
     return Double.isFinite(value) ? value : null;
   }

@@ -9,6 +9,9 @@ import java.io.InputStream;
 import java.io.PrintStream;
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Locale;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
@@ -32,6 +35,9 @@ public final class Main implements Runnable {
   static final int USAGE = 2;
   static final int INTERRUPTED = 130;
 
+  /** What libtorch and the C++ library say when memory is short, on the CPU or a GPU. */
+  private static final List<String> OUT_OF_MEMORY = List.of("allocate memory", "out of memory", "bad_alloc");
+
   @Spec private CommandSpec spec;
 
   private Main() {}
@@ -42,6 +48,10 @@ public final class Main implements Runnable {
    * @param args the command line
    */
   public static void main(String[] args) {
+    // Not logback.xml at the jar's root, which would configure the logging of applications that use the library.
+    if (System.getProperty("logback.configurationFile") == null) {
+      System.setProperty("logback.configurationFile", "io/molfuse/cli/logback.xml");
+    }
     // JavaCPP would otherwise refuse to allocate once the process is some multiple of the heap in size.
     if (System.getProperty("org.bytedeco.javacpp.maxPhysicalBytes") == null) {
       System.setProperty("org.bytedeco.javacpp.maxPhysicalBytes", "0");
@@ -76,29 +86,63 @@ public final class Main implements Runnable {
     commandLine.setCaseInsensitiveEnumValuesAllowed(true);
     commandLine.setUsageHelpAutoWidth(true);
     commandLine.setExecutionExceptionHandler(
-        (failure, command, parsed) -> fail(failure, parsed, console));
-    return commandLine.execute(args);
+        (failure, command, parsed) -> fail(failure, verbose(parsed), console));
+    int code;
+    try {
+      code = commandLine.execute(args);
+    } catch (RuntimeException | Error failure) {
+      // Picocli handles the exceptions of a command, but neither errors nor what --version may throw.
+      code = fail(failure, Arrays.asList(args).contains("--verbose"), console);
+    }
+    if (out.checkError() && code == SUCCESS) {
+      console.say("error: cannot write to standard output");
+      return FAILURE;
+    }
+    return code;
   }
 
-  private static int fail(Exception failure, ParseResult parsed, Console console) {
-    boolean verbose = verbose(parsed);
+  private static int fail(Throwable failure, boolean verbose, Console console) {
     if (verbose) {
       failure.printStackTrace(console.err());
     }
+    String memory = outOfMemory(failure);
     if (failure instanceof UsageException) {
       console.say("error: %s", failure.getMessage());
       return USAGE;
     }
-    if (isForTheUser(failure)) {
-      console.say("error: %s", failure.getMessage());
+    if (memory != null) {
+      console.say("error: out of memory: %s", memory);
+    } else if (isForTheUser(failure)) {
+      console.say("error: %s", MolfuseException.reason(failure));
+      if (failure instanceof ChemDataException data && data.report() != null) {
+        data.report().examples().forEach(example -> console.say("  %s", example));
+      }
     } else {
       console.say(
-          "error: %s%s", failure, verbose ? "" : " (this should not happen; --verbose shows where it comes from)");
+          "error: %s: %s%s",
+          failure.getClass().getSimpleName(),
+          MolfuseException.reason(failure),
+          verbose ? "" : " (this should not happen; --verbose shows where it comes from)");
     }
     return FAILURE;
   }
 
-  private static boolean isForTheUser(Exception failure) {
+  /** What to do about a shortage of memory, or null if that is not what went wrong. */
+  private static String outOfMemory(Throwable failure) {
+    String advice = null;
+    for (Throwable cause = failure; cause != null; cause = cause.getCause()) {
+      String text = String.valueOf(cause.getMessage()).toLowerCase(Locale.ROOT);
+      if (OUT_OF_MEMORY.stream().anyMatch(text::contains)) {
+        return "try a smaller --batch-size or --preset";
+      }
+      if (cause instanceof OutOfMemoryError) {
+        advice = "Java may use more with MOLFUSE_JAVA_OPTS=-Xmx8g, say (" + cause.getMessage() + ")";
+      }
+    }
+    return advice;
+  }
+
+  private static boolean isForTheUser(Throwable failure) {
     return failure instanceof FailureException
         || failure instanceof ChemDataException
         || failure instanceof CheckpointException

@@ -12,6 +12,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.util.Locale;
+import java.util.stream.Stream;
 
 /**
  * A model's size with the training that suits it, from presets/NAME.yaml.
@@ -91,6 +92,14 @@ record Preset(
   /** The preset that gets somewhere in a few minutes. */
   static Name forMachine(int threads, boolean gpu) {
     return gpu || threads >= MANY_THREADS ? Name.SMALL : Name.QUICK;
+  }
+
+  /** The longest sequences of the presets that {@link #forData} chooses from. */
+  static int longestForData() {
+    return Stream.of(Name.SMALL, Name.MEDIUM, Name.LARGE)
+        .mapToInt(name -> load(name).model().decoder().maxLength())
+        .max()
+        .orElseThrow();
   }
 
   /** The preset for so many molecules. */

@@ -10,6 +10,7 @@ import io.molfuse.train.TrainingConfig;
  * @param preset name of the preset it came from
  * @param data absolute path of the data file, or null for the bundled molecules
  * @param molecules usable molecules in it
+ * @param dataHash their {@link io.molfuse.chem.MoleculeDataset#fingerprint}
  * @param batchSize molecules of a batch
  * @param beta weight of the Kullback-Leibler term
  * @param training how to train
@@ -18,6 +19,7 @@ record RunSettings(
     @JsonProperty("preset") String preset,
     @JsonProperty("data") String data,
     @JsonProperty("molecules") int molecules,
+    @JsonProperty("data_hash") String dataHash,
     @JsonProperty("batch_size") int batchSize,
     @JsonProperty("beta") double beta,
     @JsonProperty("training") TrainingConfig training) {}

@@ -23,6 +23,9 @@ import picocli.CommandLine.Option;
       "A line that cannot be translated gives an empty line, a message on standard error, and exit code 1 at the end."
     })
 final class SelfiesCommand implements Callable<Integer> {
+  /** Lines between looks at whether anyone still reads the results. */
+  private static final int CHECK = 1024;
+
   private final Console console;
 
   @Mixin private CommonOptions common;
@@ -59,8 +62,12 @@ final class SelfiesCommand implements Callable<Integer> {
         console.say("line %d: %s", number, e.getMessage());
       }
       out.println(result);
+      if (number % CHECK == 0) {
+        console.flush();
+      }
     }
     out.flush();
+    console.flush();
     return failures == 0 ? Main.SUCCESS : Main.FAILURE;
   }
 }

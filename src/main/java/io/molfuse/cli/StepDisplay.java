@@ -15,16 +15,26 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
   /** Weight of the past in the figures shown, so that they can be read. */
   private static final double SMOOTHING = 0.95;
 
+  /** Least time between lines: epochs of small data sets are over in no time. */
+  private static final double SECONDS = 10;
+
   private double loss = Double.NaN;
   private double accuracy = Double.NaN;
+  private double elapsed;
+  private double validationShownAt = Double.NEGATIVE_INFINITY;
 
   /** A bar if someone watches, else a line now and then. */
   static StepDisplay choose(Console console) {
-    return console.isTerminal() ? new Bar(console) : new Lines(console);
+    return console.isTerminal() ? bar(console) : new Lines(console);
+  }
+
+  static StepDisplay bar(Console console) {
+    return new Bar(console);
   }
 
   @Override
   public void step(StepReport report) {
+    elapsed = report.elapsedSeconds();
     loss = smooth(loss, report.values().get("total_loss"));
     accuracy = smooth(accuracy, report.values().get("token_accuracy"));
     show(report, String.format(
@@ -35,28 +45,40 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
     return Double.isNaN(past) ? now : SMOOTHING * past + (1 - SMOOTHING) * now;
   }
 
+  @Override
+  public void validated(long step, Map<String, Double> values, boolean best) {
+    if (elapsed - validationShownAt >= SECONDS) {
+      validationShownAt = elapsed;
+      line(
+          String.format(
+              Locale.ROOT,
+              "step %d: validation loss %.4f, accuracy %.4f%s",
+              step,
+              values.get("total_loss"),
+              values.get("token_accuracy"),
+              best ? " (best so far)" : ""));
+    }
+  }
+
   abstract void show(StepReport report, String figures);
+
+  abstract void line(String text);
 
   @Override
   public void close() {}
-
-  static String validation(long step, Map<String, Double> values, boolean best) {
-    return String.format(
-        Locale.ROOT,
-        "step %d: validation loss %.4f, accuracy %.4f%s",
-        step,
-        values.get("total_loss"),
-        values.get("token_accuracy"),
-        best ? " (best so far)" : "");
-  }
 
   /** A progress bar in per cent, since a run may be limited by steps or by time. */
   private static final class Bar extends StepDisplay {
     private static final int WIDTH = 110;
 
+    /** Back to the line's start, and clear it. */
+    private static final String OVER_THE_BAR = "\r\033[K";
+
+    private final Console console;
     private final ProgressBar bar;
 
     Bar(Console console) {
+      this.console = console;
       bar =
           new ProgressBarBuilder()
               .setTaskName("training")
@@ -75,6 +97,12 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
     }
 
     @Override
+    void line(String text) {
+      // The bar draws itself anew below.
+      console.say("%s%s", OVER_THE_BAR, text);
+    }
+
+    @Override
     public void close() {
       bar.close();
     }
@@ -82,12 +110,8 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
 
   /** Lines for logs. */
   private static final class Lines extends StepDisplay {
-    private static final double SECONDS = 10;
-
     private final Console console;
     private double shownAt = Double.NEGATIVE_INFINITY;
-    private double elapsed;
-    private double validationShownAt = Double.NEGATIVE_INFINITY;
 
     Lines(Console console) {
       this.console = console;
@@ -95,7 +119,6 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
 
     @Override
     void show(StepReport report, String figures) {
-      elapsed = report.elapsedSeconds();
       boolean last = report.step() == report.totalSteps();
       if (report.logged() && (last || report.elapsedSeconds() - shownAt >= SECONDS)) {
         shownAt = report.elapsedSeconds();
@@ -104,12 +127,8 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
     }
 
     @Override
-    public void validated(long step, Map<String, Double> values, boolean best) {
-      // Epochs of small data sets are over in no time.
-      if (elapsed - validationShownAt >= SECONDS) {
-        validationShownAt = elapsed;
-        console.say("%s", validation(step, values, best));
-      }
+    void line(String text) {
+      console.say("%s", text);
     }
   }
 }

@@ -46,9 +46,8 @@ final class TrainOptions {
   @Option(
       names = "--seed",
       paramLabel = "S",
-      defaultValue = "0",
-      description = "Decides initial parameters, order of molecules, dropout and samples (default: ${DEFAULT-VALUE}).")
-  long seed;
+      description = "Decides initial parameters, order of molecules, dropout and samples (default: 0).")
+  Long seed;
 
   @Option(
       names = "--output",
@@ -56,7 +55,7 @@ final class TrainOptions {
       description = "Folder for checkpoints (default: molfuse-run, or molfuse-run-2 and so on if that holds a run).")
   Path output;
 
-  @Option(names = "--overwrite", description = "Delete the run that the output folder holds.")
+  @Option(names = "--overwrite", description = "Replace the run that the output folder holds, as soon as the new one saves its first checkpoint.")
   boolean overwrite;
 
   @Option(

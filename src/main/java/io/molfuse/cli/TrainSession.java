@@ -75,7 +75,7 @@ final class TrainSession {
         trainer.validation(new MoleculeBatches(dataset, split.validation(), settings.batchSize(), false, seed));
       }
       if (json) {
-        trainer.listener(new JsonSteps(console));
+        trainer.listener(new JsonSteps(console, trainer::requestStop));
       }
       trainer
           .listener(display)
@@ -89,7 +89,10 @@ final class TrainSession {
     }
     if (result.checkpoint() == null) {
       throw new FailureException(
-          "the run in " + run.directory() + " is finished already: give a larger --max-steps or --epochs");
+          "the run in "
+              + run.directory()
+              + " is finished already: give a larger "
+              + (result.ending() == Trainer.Ending.TIME_UP ? "--max-minutes, or --max-steps or --epochs" : "--max-steps or --epochs"));
     }
     finish(result, split);
     return Main.SUCCESS;
@@ -106,14 +109,14 @@ final class TrainSession {
   }
 
   private MoleculeDataset.Split split() {
+    MoleculeDataset.Split all = new MoleculeDataset.Split(dataset.entries(), new int[0]);
     if (dataset.size() < SMALLEST_TO_SPLIT) {
-      int[] all = new int[dataset.size()];
-      for (int i = 0; i < all.length; i++) {
-        all[i] = i;
-      }
-      return new MoleculeDataset.Split(all, new int[0]);
+      return all;
     }
-    return dataset.splitByHash(Math.min(VALIDATION_SHARE, (double) MAX_VALIDATION / dataset.size()));
+    MoleculeDataset.Split split =
+        dataset.splitByHash(Math.min(VALIDATION_SHARE, (double) MAX_VALIDATION / dataset.size()));
+    // Copies of one molecule are all on one side.
+    return split.train().length == 0 ? all : split;
   }
 
   private void describe(MoleculeDataset.Split split) {
@@ -136,8 +139,12 @@ final class TrainSession {
   }
 
   private int interrupted(Trainer.Result result) {
-    console.say(
-        "stopped after step %d; continue with: molfuse train --resume %s", result.state().step(), run.directory());
+    if (result.state().step() > 0) {
+      console.say(
+          "stopped after step %d; continue with: molfuse train --resume %s", result.state().step(), run.directory());
+    } else {
+      console.say("stopped before the first step; nothing was saved");
+    }
     if (json) {
       Map<String, Object> line = new LinkedHashMap<>();
       line.put("event", "interrupted");
@@ -171,9 +178,9 @@ final class TrainSession {
     line.put("event", "finished");
     line.put("step", result.state().step());
     line.put("checkpoint", result.checkpoint().toString());
-    line.put("validity", samples > 0 ? metrics.validity() : null);
-    line.put("uniqueness", samples > 0 ? metrics.uniqueness() : null);
-    line.put("novelty", samples > 0 ? metrics.novelty() : null);
+    line.put("validity", JsonSteps.finite(metrics.validity()));
+    line.put("uniqueness", JsonSteps.finite(metrics.uniqueness()));
+    line.put("novelty", JsonSteps.finite(metrics.novelty()));
     line.put("generated", samples);
     line.put("best_validation_loss", JsonSteps.finite(result.state().bestLoss()));
     line.put("seconds", result.state().elapsedSeconds());

@@ -7,6 +7,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
+import java.util.function.Consumer;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.NoGradGuard;
 import org.bytedeco.pytorch.Tensor;
@@ -47,10 +48,22 @@ public final class Generator {
    * @return SELFIES
    */
   public List<String> sample(int count, GenerationOptions options) {
+    List<String> molecules = new ArrayList<>();
+    sample(count, options, molecules::addAll);
+    return molecules;
+  }
+
+  /**
+   * As {@link #sample(int, GenerationOptions)}, batch by batch.
+   *
+   * @param count how many
+   * @param options how tokens are drawn
+   * @param batches takes the SELFIES of each batch as soon as they are there, in order
+   */
+  public void sample(int count, GenerationOptions options, Consumer<List<String>> batches) {
     if (count < 0) {
       throw new IllegalArgumentException("count must be at least 0, but is " + count);
     }
-    List<String> molecules = new ArrayList<>(count);
     int size = model.config().latent().size();
     for (int first = 0; first < count; first += BATCH) {
       int rows = Math.min(BATCH, count - first);
@@ -62,9 +75,8 @@ public final class Generator {
           latents[row * size + i] = (float) random[row].nextGaussian();
         }
       }
-      molecules.addAll(decode(latents, random, options));
+      batches.accept(decode(latents, random, options));
     }
-    return molecules;
   }
 
   /**

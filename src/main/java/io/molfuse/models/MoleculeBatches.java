@@ -22,7 +22,7 @@ public final class MoleculeBatches implements BatchSource<GraphBatch> {
    */
   public MoleculeBatches(MoleculeDataset dataset, int[] entries, int batchSize, boolean shuffle, long seed) {
     this.dataset = dataset;
-    sampler = new EpochSampler(entries, batchSize, shuffle, false, seed);
+    sampler = new EpochSampler(entries, batchSize, shuffle, seed);
   }
 
   @Override

@@ -6,6 +6,7 @@ import java.util.Locale;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch.ScalarType;
 
 /**
@@ -22,6 +23,14 @@ final class Checks {
     return argument;
   }
 
+  /** A vector that is there and not closed. */
+  static TensorVector open(String name, TensorVector tensors) {
+    if (notNull(name, tensors).isNull()) {
+      throw new IllegalArgumentException(name + ": expected tensors, got a closed vector");
+    }
+    return tensors;
+  }
+
   static double finite(String name, double value) {
     if (!Double.isFinite(value)) {
       throw new IllegalArgumentException(name + ": expected a finite number, got " + value);
@@ -31,7 +40,8 @@ final class Checks {
 
   static Tensor defined(String name, Tensor tensor, String expected) {
     if (tensor == null || tensor.isNull()) {
-      throw new IllegalArgumentException(name + ": expected a tensor " + expected + ", got null");
+      throw new IllegalArgumentException(
+          name + ": expected a tensor " + expected + ", got " + (tensor == null ? "null" : "a closed one"));
     }
     if (!tensor.defined()) {
       throw new IllegalArgumentException(name + ": expected a tensor " + expected + ", got an undefined one");

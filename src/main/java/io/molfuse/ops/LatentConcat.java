@@ -104,7 +104,7 @@ public final class LatentConcat {
   }
 
   private static void checkNotEmpty(String name, TensorVector tensors) {
-    Checks.notNull(name, tensors);
+    Checks.open(name, tensors);
     if (tensors.size() == 0) {
       throw new IllegalArgumentException(name + ": expected at least one tensor, got none");
     }

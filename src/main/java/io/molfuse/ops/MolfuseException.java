@@ -20,4 +20,25 @@ public final class MolfuseException extends RuntimeException {
   public MolfuseException(String message, Throwable cause) {
     super(message, cause);
   }
+
+  /**
+   * What failed, without the list of C++ functions that libtorch appends to the messages of its exceptions.
+   *
+   * @param failure from libtorch or from anywhere else
+   * @return its message up to that list
+   */
+  public static String reason(Throwable failure) {
+    String message = failure.getMessage();
+    if (message == null) {
+      return "failure without a message";
+    }
+    int end = message.length();
+    for (String mark : new String[] {"\nException raised from ", "\nC++ CapturedTraceback:", "\nframe #0:"}) {
+      int at = message.indexOf(mark);
+      if (at >= 0) {
+        end = Math.min(end, at);
+      }
+    }
+    return message.substring(0, end).strip();
+  }
 }

@@ -194,10 +194,15 @@ final class Native {
     return call(
         () -> {
           TensorVector vector = new TensorVector(tensors.size());
-          for (int i = 0; i < tensors.size(); i++) {
-            if (tensors.get(i) != null) {
-              vector.put(i, tensors.get(i));
+          try {
+            for (int i = 0; i < tensors.size(); i++) {
+              if (tensors.get(i) != null) {
+                vector.put(i, tensors.get(i));
+              }
             }
+          } catch (RuntimeException | Error e) {
+            vector.close();
+            throw e;
           }
           return vector;
         });
@@ -288,26 +293,11 @@ final class Native {
   }
 
   private static RuntimeException translated(RuntimeException failure) {
-    String text = withoutStack(failure.getMessage());
+    String text = MolfuseException.reason(failure);
     if (text.startsWith(INVALID_ARGUMENT)) {
       return new IllegalArgumentException(text.substring(INVALID_ARGUMENT.length()));
     }
     return new MolfuseException(text.startsWith(PREFIX) ? text.substring(PREFIX.length()) : text, failure);
-  }
-
-  /** libtorch appends where in C++ an error was raised. */
-  private static String withoutStack(String message) {
-    if (message == null) {
-      return "failure without a message";
-    }
-    int end = message.length();
-    for (String mark : new String[] {"\nException raised from ", "\nC++ CapturedTraceback:", "\nframe #0:"}) {
-      int at = message.indexOf(mark);
-      if (at >= 0) {
-        end = Math.min(end, at);
-      }
-    }
-    return message.substring(0, end).strip();
   }
 
   private static MolfuseException unloadable(LinkageError failure) {

@@ -142,7 +142,7 @@ public final class StepOps {
    * @param foundInf float32 [] or [1]: set to 1 if any gradient is not finite, else left as it is
    */
   public static void unscale(TensorVector grads, Tensor invScale, Tensor foundInf) {
-    Checks.notNull("grads", grads);
+    Checks.open("grads", grads);
     scalar("inv_scale", invScale, ScalarType.Float);
     scalar("found_inf", foundInf, ScalarType.Float);
     Native.unscale(grads, foundInf, invScale);
@@ -241,7 +241,7 @@ public final class StepOps {
       TensorVector maxExpAvgSqs,
       TensorVector stateSteps,
       AdamW options) {
-    Checks.notNull("params", params);
+    Checks.open("params", params);
     sameLength("grads", grads, params);
     sameLength("exp_avgs", expAvgs, params);
     sameLength("exp_avg_sqs", expAvgSqs, params);
@@ -292,7 +292,7 @@ public final class StepOps {
    * @return the norm before that
    */
   public static Tensor clipGradNorm(TensorVector grads, double maxNorm, double normType) {
-    Checks.notNull("grads", grads);
+    Checks.open("grads", grads);
     return Native.clipGradNorm(grads, maxNorm, normType);
   }
 
@@ -304,7 +304,7 @@ public final class StepOps {
   }
 
   private static void sameLength(String name, TensorVector tensors, TensorVector params) {
-    Checks.notNull(name, tensors);
+    Checks.open(name, tensors);
     if (tensors.size() != params.size()) {
       throw new IllegalArgumentException(
           name + ": expected as many tensors as params, " + params.size() + ", got " + tensors.size());
@@ -321,6 +321,12 @@ public final class StepOps {
 
   private static TensorVector gradients(String name, List<Tensor> tensors) {
     Checks.notNull(name, tensors);
+    for (int i = 0; i < tensors.size(); i++) {
+      Tensor tensor = tensors.get(i);
+      if (tensor != null && tensor.isNull()) {
+        throw new IllegalArgumentException(name + "[" + i + "]: expected a gradient or null, got a closed tensor");
+      }
+    }
     return Native.vector(tensors);
   }
 }

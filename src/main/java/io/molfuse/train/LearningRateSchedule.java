@@ -8,13 +8,17 @@ import java.util.Locale;
  * Linear warm-up, then a decay towards {@code minRatio} of the base rate. Stepped once per optimiser step.
  *
  * @param kind the form of the decay
- * @param warmupSteps steps until the full rate; step 0 has 1/warmupSteps of it
+ * @param warmupSteps steps until the full rate; step 0 has 1/warmupSteps of it; in a run with a time limit the warm-up takes at
+ *     most a tenth of the time
  * @param minRatio rate at the end of the run over the base rate, in 0..1
  */
 public record LearningRateSchedule(
     @JsonProperty("kind") Kind kind,
     @JsonProperty("warmup_steps") long warmupSteps,
     @JsonProperty("min_ratio") double minRatio) {
+  /** Share of a run's time after which it no longer warms up, however few steps the machine has done. */
+  static final double LONGEST_WARMUP = 0.1;
+
   /** The form of the decay. */
   public enum Kind {
     /** Half a cosine. */
@@ -46,17 +50,36 @@ public record LearningRateSchedule(
   }
 
   /**
-   * The factor on the base rate of every parameter group, so that the groups' ratios stay.
+   * Whether the rate still rises.
    *
    * @param step optimiser steps done
+   * @param clock how much of the run's time is over, 0 without a time limit
+   * @return false once one of them ends the warm-up
+   */
+  public boolean warmingUp(long step, double clock) {
+    return step < warmupSteps && clock < LONGEST_WARMUP;
+  }
+
+  /**
+   * The factor on the base rate of every parameter group during the warm-up, so that the groups' ratios stay. It follows
+   * whichever is further, the steps or the clock.
+   *
+   * @param step optimiser steps done
+   * @param clock how much of the run's time is over, 0 without a time limit
+   * @return above 0, at most 1
+   */
+  public double warmup(long step, double clock) {
+    return Math.min(1, Math.max((step + 1.0) / warmupSteps, clock / LONGEST_WARMUP));
+  }
+
+  /**
+   * The factor after the warm-up.
+   *
    * @param progress how much of the run is over, 0..1; the decay spans what the warm-up leaves
    * @param warmupProgress the progress at which the warm-up ended
-   * @return in minRatio..1, or below during the warm-up
+   * @return in minRatio..1
    */
-  public double factor(long step, double progress, double warmupProgress) {
-    if (step < warmupSteps) {
-      return (step + 1.0) / warmupSteps;
-    }
+  public double decay(double progress, double warmupProgress) {
     double span = 1 - warmupProgress;
     double done = span <= 0 ? 1 : Math.min(1, Math.max(0, (progress - warmupProgress) / span));
     return switch (kind) {
@@ -65,16 +88,5 @@ public record LearningRateSchedule(
       case EXPONENTIAL -> Math.pow(minRatio, done);
       case CONSTANT -> 1;
     };
-  }
-
-  /**
-   * The factor in a run of a known number of steps.
-   *
-   * @param step optimiser steps done
-   * @param totalSteps steps of the run
-   * @return the factor on the base rate
-   */
-  public double factor(long step, long totalSteps) {
-    return factor(step, (double) step / totalSteps, (double) warmupSteps / totalSteps);
   }
 }

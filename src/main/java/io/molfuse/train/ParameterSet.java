@@ -90,23 +90,6 @@ public final class ParameterSet implements AutoCloseable {
     }
   }
 
-  /**
-   * Overwrites parameters and buffers.
-   *
-   * @param source a tensor for each name of this set
-   */
-  public void copyFrom(Map<String, Tensor> source) {
-    try (PointerScope scope = new PointerScope()) {
-      for (Map.Entry<String, Tensor> entry : tensors().entrySet()) {
-        Tensor from = source.get(entry.getKey());
-        if (from == null) {
-          throw new IllegalArgumentException("no tensor named " + entry.getKey());
-        }
-        entry.getValue().detach().copy_(from);
-      }
-    }
-  }
-
   /** Releases all tensors. */
   @Override
   public void close() {

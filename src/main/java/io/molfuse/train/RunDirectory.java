@@ -2,23 +2,26 @@
 package io.molfuse.train;
 
 import java.io.IOException;
+import java.nio.channels.FileChannel;
+import java.nio.channels.FileLock;
+import java.nio.channels.OverlappingFileLockException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
+import java.nio.file.StandardOpenOption;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Set;
-import java.util.stream.Stream;
 
 /**
  * The output folder of a run. Each checkpoint is a folder step-NNNNNNNN, written under another name, forced to the disk and
  * then renamed; the files "last" and "best" hold the name of a checkpoint and are replaced in one rename. Checkpoints that
- * neither names are deleted afterwards, so whatever happens an earlier one stays whole.
+ * they named before and name no more are deleted afterwards, so whatever happens an earlier one stays whole. Nothing else in
+ * the folder is touched.
  */
-public final class RunDirectory {
+public final class RunDirectory implements AutoCloseable {
   /** Label of the newest checkpoint. */
   public static final String LAST = "last";
 
@@ -27,8 +30,14 @@ public final class RunDirectory {
 
   private static final String STEP_FOLDER = "step-\\d{8,}";
   private static final String TEMPORARY = ".saving";
+  private static final String LOCK = ".lock";
+
+  /** Suffix of a checkpoint that makes way for a new one of the same step. */
+  private static final String REPLACED = ".replaced";
 
   private final Path directory;
+  private FileChannel lock;
+  private boolean replacesEarlier;
 
   private RunDirectory(Path directory) {
     this.directory = directory;
@@ -49,6 +58,52 @@ public final class RunDirectory {
       return new RunDirectory(directory);
     } catch (IOException e) {
       throw new CheckpointException("cannot write to the output folder " + directory + ": " + reason(e), e);
+    }
+  }
+
+  /**
+   * Keeps other processes from running into this folder until it is closed or the process ends.
+   *
+   * @return false if another run has the folder
+   */
+  public boolean tryLock() {
+    FileChannel channel = null;
+    FileLock taken = null;
+    try {
+      channel =
+          FileChannel.open(directory.resolve(LOCK), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+      taken = channel.tryLock();
+    } catch (OverlappingFileLockException e) {
+      // This process has the lock already.
+      taken = null;
+    } catch (IOException e) {
+      // A file system without locks cannot tell runs apart; that is no reason not to train.
+      close(channel);
+      return true;
+    }
+    if (taken == null) {
+      close(channel);
+      return false;
+    }
+    lock = channel;
+    return true;
+  }
+
+  /** Lets other runs into the folder. */
+  @Override
+  public void close() {
+    close(lock);
+    lock = null;
+  }
+
+  private static void close(FileChannel channel) {
+    if (channel != null) {
+      try {
+        channel.close();
+      } catch (IOException e) {
+        // Nothing was written to it, so nothing is lost.
+        return;
+      }
     }
   }
 
@@ -94,7 +149,9 @@ public final class RunDirectory {
       if (!name.matches(STEP_FOLDER)) {
         throw new CheckpointException(label + " is damaged: it does not hold the name of a checkpoint");
       }
-      return label.resolveSibling(name);
+      Path replaced = label.resolveSibling(name + REPLACED);
+      // A save that was cut off between its two renames left the checkpoint under its other name.
+      return !Files.exists(label.resolveSibling(name)) && Files.exists(replaced) ? replaced : label.resolveSibling(name);
     } catch (IOException e) {
       throw new CheckpointException("cannot read " + label + ": " + reason(e), e);
     }
@@ -103,6 +160,11 @@ public final class RunDirectory {
   /** @return the folder */
   public Path directory() {
     return directory;
+  }
+
+  /** Lets the first save replace the run that the folder holds; until then that run stays whole. */
+  public void replaceEarlier() {
+    replacesEarlier = true;
   }
 
   /**
@@ -116,22 +178,55 @@ public final class RunDirectory {
    */
   public Path save(long step, Checkpoint.Content content, List<String> labels) {
     Path target = directory.resolve(String.format(Locale.ROOT, "step-%08d", step));
+    Path replaced = target.resolveSibling(target.getFileName() + REPLACED);
     Path temporary = directory.resolve(TEMPORARY);
     try {
-      if (!Files.exists(target)) {
-        DurableFiles.deleteTree(temporary);
-        Files.createDirectory(temporary);
-        Checkpoint.write(temporary, step, content);
-        DurableFiles.move(temporary, target);
+      Set<Path> before = labelled();
+      DurableFiles.deleteTree(temporary);
+      Files.createDirectory(temporary);
+      Checkpoint.write(temporary, step, content);
+      // A folder of that name may be this run's, with other labels in its state, or what a run left that was killed.
+      if (Files.exists(target)) {
+        DurableFiles.deleteTree(replaced);
+        DurableFiles.move(target, replaced);
+      }
+      DurableFiles.move(temporary, target);
+      if (replacesEarlier) {
+        for (String label : List.of(LAST, BEST)) {
+          if (!labels.contains(label)) {
+            Files.deleteIfExists(directory.resolve(label));
+          }
+        }
       }
       for (String label : labels) {
         DurableFiles.replace(directory.resolve(label), (target.getFileName() + "\n").getBytes(StandardCharsets.UTF_8));
       }
-      deleteUnlabelled();
+      replacesEarlier = false;
+      before.add(replaced);
+      before.removeAll(labelled());
+      for (Path unwanted : before) {
+        DurableFiles.deleteTree(unwanted);
+      }
       return target;
     } catch (IOException e) {
       throw failed(target, temporary, e);
     }
+  }
+
+  /** The checkpoints that the labels name; a damaged label names none. */
+  private Set<Path> labelled() {
+    Set<Path> named = new HashSet<>();
+    for (String label : List.of(LAST, BEST)) {
+      Path file = directory.resolve(label);
+      try {
+        if (Files.isRegularFile(file)) {
+          named.add(labelled(file));
+        }
+      } catch (CheckpointException e) {
+        continue;
+      }
+    }
+    return named;
   }
 
   private CheckpointException failed(Path target, Path temporary, IOException e) {
@@ -146,37 +241,6 @@ public final class RunDirectory {
       message.append("; the earlier checkpoint ").append(labelled(last)).append(" is untouched");
     }
     return new CheckpointException(message.toString(), e);
-  }
-
-  private void deleteUnlabelled() throws IOException {
-    Set<Path> wanted = new HashSet<>();
-    for (String label : List.of(LAST, BEST)) {
-      if (Files.isRegularFile(directory.resolve(label))) {
-        wanted.add(labelled(directory.resolve(label)).getFileName());
-      }
-    }
-    List<Path> unwanted = new ArrayList<>();
-    try (Stream<Path> children = Files.list(directory)) {
-      children
-          .filter(child -> child.getFileName().toString().matches(STEP_FOLDER))
-          .filter(child -> !wanted.contains(child.getFileName()))
-          .forEach(unwanted::add);
-    }
-    for (Path child : unwanted) {
-      DurableFiles.deleteTree(child);
-    }
-  }
-
-  /** Deletes the checkpoints of an earlier run. */
-  public void clear() {
-    try {
-      for (String label : List.of(LAST, BEST)) {
-        Files.deleteIfExists(directory.resolve(label));
-      }
-      deleteUnlabelled();
-    } catch (IOException e) {
-      throw new CheckpointException("cannot remove the earlier run in " + directory + ": " + reason(e), e);
-    }
   }
 
   private static String reason(IOException e) {

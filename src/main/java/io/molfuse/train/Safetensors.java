@@ -110,29 +110,6 @@ public final class Safetensors {
   }
 
   /**
-   * Reads all tensors of a file.
-   *
-   * @param file a safetensors file
-   * @return new CPU tensors by name; they belong to the caller's scope
-   * @throws CheckpointException if it is missing, cut off or no such file
-   */
-  public static Map<String, Tensor> read(Path file) {
-    try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
-      Header header = readHeader(file, channel);
-      Map<String, Tensor> tensors = new LinkedHashMap<>();
-      for (Map.Entry<String, Entry> named : header.entries.entrySet()) {
-        Entry entry = named.getValue();
-        Tensor tensor = torch.empty(entry.shape, new TensorOptions(entry.type), null);
-        readInto(channel, header, entry, tensor);
-        tensors.put(named.getKey(), tensor);
-      }
-      return tensors;
-    } catch (IOException e) {
-      throw unreadable(file, e);
-    }
-  }
-
-  /**
    * Reads a file into existing tensors.
    *
    * @param file a safetensors file that holds exactly these tensors

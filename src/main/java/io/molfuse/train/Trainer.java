@@ -50,6 +50,7 @@ public final class Trainer<B> implements AutoCloseable {
   private BatchSource<B> validation;
   private CheckpointWriter writer;
   private TrainingState state = TrainingState.START;
+  private long resumedAt;
   private Path checkpoint;
   private volatile boolean stopRequested;
 
@@ -110,6 +111,7 @@ public final class Trainer<B> implements AutoCloseable {
    */
   public Trainer<B> resume(TrainingState earlier) {
     state = earlier;
+    resumedAt = earlier.step();
     return this;
   }
 
@@ -140,6 +142,7 @@ public final class Trainer<B> implements AutoCloseable {
     double savedAt = clock.elapsed();
     Meter meter = new Meter(clock.elapsed());
     boolean unsaved = false;
+    boolean unvalidated = false;
     Ending ending = Ending.FINISHED;
     try (Prefetcher<B> source = new Prefetcher<>(batches, state.step() * config.accumulation(), BATCHES_AHEAD)) {
       while (state.step() < totalSteps) {
@@ -153,7 +156,12 @@ public final class Trainer<B> implements AutoCloseable {
         }
         step(source, clock, meter);
         unsaved = true;
-        boolean best = endsEpoch() && state.step() < totalSteps && validate();
+        unvalidated = true;
+        boolean best = false;
+        if (endsEpoch() && state.step() < totalSteps) {
+          best = validate();
+          unvalidated = false;
+        }
         boolean due =
             config.checkpointSeconds() > 0
                 ? clock.elapsed() - savedAt >= config.checkpointSeconds()
@@ -164,9 +172,11 @@ public final class Trainer<B> implements AutoCloseable {
           savedAt = clock.elapsed();
         }
       }
-      if (unsaved) {
-        // Whoever asked for a stop does not want to wait for a validation.
-        save(ending != Ending.STOPPED && validate());
+      // Whoever asked for a stop does not want to wait for a validation.
+      boolean best = unvalidated && ending != Ending.STOPPED && validate();
+      // Parameters that were saved when their time came are saved again if they turn out to be the best.
+      if (unsaved || best) {
+        save(best);
       }
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
@@ -178,10 +188,14 @@ public final class Trainer<B> implements AutoCloseable {
   private void step(Prefetcher<B> source, Clock clock, Meter meter) throws InterruptedException {
     long number = state.step() + 1;
     double progress = progress(state.step(), clock.elapsed());
-    double warmupProgress =
-        state.step() <= config.schedule().warmupSteps() ? progress : state.warmupProgress();
+    double time = timeShare(clock.elapsed());
+    boolean warmingUp = !state.warmedUp() && config.schedule().warmingUp(state.step(), time);
+    double warmupProgress = state.warmedUp() ? state.warmupProgress() : progress;
     double rate =
-        config.learningRate() * config.schedule().factor(state.step(), progress, warmupProgress);
+        config.learningRate()
+            * (warmingUp
+                ? config.schedule().warmup(state.step(), time)
+                : config.schedule().decay(progress, warmupProgress));
     long samples = 0;
     Map<String, Double> values = null;
     boolean logged = number % logEvery == 0 || number == 1 || number == totalSteps;
@@ -210,7 +224,13 @@ public final class Trainer<B> implements AutoCloseable {
     double elapsed = clock.elapsed();
     state =
         new TrainingState(
-            number, state.samples() + samples, elapsed, warmupProgress, state.bestLoss(), state.bestStep());
+            number,
+            state.samples() + samples,
+            elapsed,
+            !warmingUp,
+            warmupProgress,
+            state.bestLoss(),
+            state.bestStep());
     meter.add(samples);
     if (values != null) {
       StepReport report =
@@ -240,15 +260,28 @@ public final class Trainer<B> implements AutoCloseable {
                 value.getKey(),
                 value.getValue(),
                 step,
-                checkpoint == null ? "No checkpoint was saved yet." : "The checkpoint " + checkpoint + " is kept."));
+                kept()));
       }
     }
   }
 
+  private String kept() {
+    if (checkpoint != null) {
+      return "The checkpoint " + checkpoint + " is kept.";
+    }
+    return resumedAt > 0
+        ? "The checkpoint of step " + resumedAt + " that the run was resumed from is kept."
+        : "No checkpoint was saved yet.";
+  }
+
   private double progress(long steps, double elapsed) {
     double bySteps = totalSteps == Long.MAX_VALUE ? 0 : (double) steps / totalSteps;
-    double byTime = config.maxSeconds() > 0 ? elapsed / config.maxSeconds() : 0;
-    return Math.min(1, Math.max(bySteps, byTime));
+    return Math.min(1, Math.max(bySteps, timeShare(elapsed)));
+  }
+
+  /** How much of the run's time is over; 0 without a limit. */
+  private double timeShare(double elapsed) {
+    return config.maxSeconds() > 0 ? elapsed / config.maxSeconds() : 0;
   }
 
   private boolean endsEpoch() {
@@ -265,14 +298,7 @@ public final class Trainer<B> implements AutoCloseable {
     Map<String, Double> means = validationMeans();
     boolean best = means.get("total_loss") < state.bestLoss();
     if (best) {
-      state =
-          new TrainingState(
-              state.step(),
-              state.samples(),
-              state.elapsedSeconds(),
-              state.warmupProgress(),
-              means.get("total_loss"),
-              state.step());
+      state = state.best(means.get("total_loss"));
     }
     listeners.forEach(listener -> listener.validated(state.step(), means, best));
     return best;

@@ -75,7 +75,9 @@ public record TrainingConfig(
    * @return at least 1; Long.MAX_VALUE if only time ends the run
    */
   public long totalSteps(long batchesPerEpoch) {
-    long byEpochs = epochs == 0 ? Long.MAX_VALUE : Math.max(1, epochs * batchesPerEpoch / accumulation);
+    // More batches than a long can count are no limit.
+    boolean unlimited = epochs == 0 || epochs > Long.MAX_VALUE / batchesPerEpoch;
+    long byEpochs = unlimited ? Long.MAX_VALUE : Math.max(1, epochs * batchesPerEpoch / accumulation);
     return maxSteps == 0 ? byEpochs : Math.min(maxSteps, byEpochs);
   }
 

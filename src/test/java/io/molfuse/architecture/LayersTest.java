@@ -13,6 +13,9 @@ import com.tngtech.archunit.core.domain.JavaModifier;
 import com.tngtech.archunit.core.importer.ClassFileImporter;
 import com.tngtech.archunit.core.importer.ImportOption;
 import com.tngtech.archunit.lang.ArchRule;
+import io.molfuse.cli.Main;
+import java.net.URISyntaxException;
+import java.nio.file.Path;
 import java.util.TreeSet;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.BeforeAll;
@@ -92,7 +95,21 @@ class LayersTest {
 
   @Test
   void nothingDependsOnTheCommandLine() {
-    check(noClasses().that().resideOutsideOfPackage(CLI).should().dependOnClassesThat().resideInAnyPackage(CLI, "picocli.."));
+    // The libraries named are optional dependencies: an application that uses the layers below does not get them.
+    check(noClasses().that().resideOutsideOfPackage(CLI).should().dependOnClassesThat()
+        .resideInAnyPackage(CLI, "picocli..", "me.tongfei..", "ch.qos.logback.."));
+  }
+
+  @Test
+  void theJarHoldsItsLicenceAndNoLoggingConfigurationOfOthers() throws URISyntaxException {
+    Path classes = Path.of(Main.class.getProtectionDomain().getCodeSource().getLocation().toURI());
+    assertThat(classes.resolve("META-INF/LICENSE")).exists();
+    assertThat(classes.resolve("META-INF/NOTICE")).exists();
+    assertThat(Main.class.getResource("logback.xml")).isNotNull();
+    // In the sources, since an older build may have left its copy among the classes.
+    for (String name : new String[] {"logback.xml", "logback-test.xml"}) {
+      assertThat(Path.of("src/main/resources", name)).doesNotExist();
+    }
   }
 
   @Test

@@ -27,10 +27,10 @@ class EpochSamplerTest {
   void everyEpochSeesEveryEntryOnce(
       @ForAll @IntRange(min = 1, max = 60) int size, @ForAll @IntRange(min = 1, max = 70) int batch, @ForAll long seed) {
     int[] entries = IntStream.range(0, size).map(i -> 3 * i + 1).toArray();
-    EpochSampler sampler = new EpochSampler(entries, batch, seed);
+    EpochSampler sampler = new EpochSampler(entries, batch, true, seed);
     for (int epoch = 0; epoch < 3; epoch++) {
       assertThat(rest(sampler).stream().sorted().mapToInt(Integer::intValue).toArray()).isEqualTo(entries);
-      sampler.nextEpoch();
+      sampler.seek(new EpochSampler.State(epoch + 1, 0));
     }
     assertThat(sampler.batchesPerEpoch()).isEqualTo((size + batch - 1) / batch);
   }
@@ -38,48 +38,43 @@ class EpochSamplerTest {
   @Property(tries = 200)
   void goesOnWhereItStopped(@ForAll @IntRange(min = 0, max = 30) int drawn, @ForAll long seed) {
     int[] entries = IntStream.range(0, 100).toArray();
-    EpochSampler first = new EpochSampler(entries, 7, seed);
-    first.nextEpoch();
+    EpochSampler first = new EpochSampler(entries, 7, true, seed);
+    first.seek(new EpochSampler.State(1, 0));
     for (int i = 0; i < drawn; i++) {
       first.nextBatch();
     }
-    EpochSampler second = new EpochSampler(entries, 7, seed);
+    EpochSampler second = new EpochSampler(entries, 7, true, seed);
     second.seek(first.state());
     assertThat(rest(second)).isEqualTo(rest(first));
-    first.nextEpoch();
-    second.nextEpoch();
+    first.seek(new EpochSampler.State(2, 0));
+    second.seek(new EpochSampler.State(2, 0));
     assertThat(rest(second)).isEqualTo(rest(first));
   }
 
   @Test
   void orderDependsOnSeedAndEpoch() {
     int[] entries = IntStream.range(0, 50).toArray();
-    EpochSampler sampler = new EpochSampler(entries, 8, 1);
+    EpochSampler sampler = new EpochSampler(entries, 8, true, 1);
     List<Integer> first = rest(sampler);
-    sampler.nextEpoch();
+    sampler.seek(new EpochSampler.State(1, 0));
     assertThat(rest(sampler)).isNotEqualTo(first);
-    assertThat(rest(new EpochSampler(entries, 8, 2))).isNotEqualTo(first);
-    assertThat(rest(new EpochSampler(entries, 8, 1))).isEqualTo(first);
-    assertThat(rest(new EpochSampler(entries, 8, false, false, 1))).isSorted();
+    assertThat(rest(new EpochSampler(entries, 8, true, 2))).isNotEqualTo(first);
+    assertThat(rest(new EpochSampler(entries, 8, true, 1))).isEqualTo(first);
+    assertThat(rest(new EpochSampler(entries, 8, false, 1))).isSorted();
   }
 
   @Test
-  void dropsASmallLastBatchOnRequest() {
-    EpochSampler sampler = new EpochSampler(IntStream.range(0, 10).toArray(), 4, true, true, 1);
-    assertThat(sampler.batchesPerEpoch()).isEqualTo(2);
-    assertThat(rest(sampler)).hasSize(8);
-    assertThat(sampler.nextBatch()).isNull();
-    assertThat(sampler.state()).isEqualTo(new EpochSampler.State(0, 8));
-    assertThat(sampler.size()).isEqualTo(10);
-    assertThat(sampler.batchSize()).isEqualTo(4);
+  void aBatchMayBeLargerThanAnyDataSet() {
+    EpochSampler sampler = new EpochSampler(IntStream.range(0, 10).toArray(), Integer.MAX_VALUE, true, 1);
+    assertThat(sampler.batchesPerEpoch()).isEqualTo(1);
+    assertThat(rest(sampler)).hasSize(10);
   }
 
   @Test
   void refusesWrongArguments() {
     int[] one = {0};
-    assertThatThrownBy(() -> new EpochSampler(new int[0], 1, 0)).hasMessageContaining("entries");
-    assertThatThrownBy(() -> new EpochSampler(one, 0, 0)).hasMessageContaining("batchSize");
-    assertThatThrownBy(() -> new EpochSampler(one, 2, true, true, 0)).hasMessageContaining("dropLast");
-    assertThatThrownBy(() -> new EpochSampler(one, 1, 0).seek(new EpochSampler.State(0, 2))).hasMessageContaining("position");
+    assertThatThrownBy(() -> new EpochSampler(new int[0], 1, true, 0)).hasMessageContaining("entries");
+    assertThatThrownBy(() -> new EpochSampler(one, 0, true, 0)).hasMessageContaining("batchSize");
+    assertThatThrownBy(() -> new EpochSampler(one, 1, true, 0).seek(new EpochSampler.State(0, 2))).hasMessageContaining("position");
   }
 }

@@ -52,7 +52,7 @@ class MoleculeDatasetTest {
     for (int entry = 0; entry < MOSES.size(); entry += 7) {
       String selfies = MOSES.vocabulary().decode(MOSES.tokens(entry));
       assertThat(Chemistry.canonical(Selfies.standard().decode(selfies))).isEqualTo(MOSES.smiles(entry));
-      assertThat(MOSES.nodeCount(entry)).isEqualTo(new MoleculeParser().graph(MOSES.smiles(entry)).nodeCount());
+      assertThat(MOSES.nodeCount(entry)).isEqualTo(new MoleculeParser().parse(MOSES.smiles(entry)).graph().nodeCount());
       assertThat(MOSES.tokens(entry)).hasSize(MOSES.tokenCount(entry)).startsWith(Vocabulary.SOS).endsWith(Vocabulary.EOS);
     }
   }
@@ -136,7 +136,7 @@ class MoleculeDatasetTest {
   }
 
   @Test
-  void collatesGraphsWithBothOrdersOfEdges() {
+  void collatesGraphs() {
     int[] entries = {5, 0, 17, 5};
     GraphBatch batch = MOSES.collate(entries);
     assertThat(batch.size()).isEqualTo(4);
@@ -162,35 +162,58 @@ class MoleculeDatasetTest {
         assertThat(batch.tokens()[b * batch.maxTokens() + t]).isEqualTo(expected);
       }
     }
-    boolean[] seen = new boolean[batch.edgeCount()];
-    for (int node = 0; node < batch.nodeCount(); node++) {
-      for (int p = batch.rowPtrT()[node]; p < batch.rowPtrT()[node + 1]; p++) {
-        int edge = batch.edgeId()[p];
-        int target = batch.target()[p];
-        assertThat(batch.source()[edge]).isEqualTo(node);
-        assertThat(edge).isBetween(batch.rowPtr()[target], batch.rowPtr()[target + 1] - 1);
-        assertThat(seen[edge]).isFalse();
-        seen[edge] = true;
-      }
-    }
     assertThatThrownBy(() -> MOSES.collate(new int[0])).isInstanceOf(IllegalArgumentException.class);
     assertThatThrownBy(() -> MOSES.collate(new int[] {2500})).isInstanceOf(IndexOutOfBoundsException.class);
   }
 
   @Test
   void splitsTheSameEveryTime() {
-    MoleculeDataset.Split split = MOSES.split(0.1, 7);
-    assertThat(split.validation()).hasSize(250).isSorted().isEqualTo(MOSES.split(0.1, 7).validation());
-    assertThat(split.validation()).isNotEqualTo(MOSES.split(0.1, 8).validation());
-    assertThat(IntStream.concat(IntStream.of(split.train()), IntStream.of(split.validation())).sorted().toArray())
-        .isEqualTo(MOSES.entries());
     MoleculeDataset.Split byHash = MOSES.splitByHash(0.2);
     assertThat(byHash.validation().length).isBetween(400, 600);
-    assertThat(byHash.train().length + byHash.validation().length).isEqualTo(MOSES.size());
+    assertThat(IntStream.concat(IntStream.of(byHash.train()), IntStream.of(byHash.validation())).sorted().toArray())
+        .isEqualTo(MOSES.entries());
     MoleculeDataset part = MoleculeDataset.bundled("moses-test-2k5", new MoleculeDataset.Options().limit(100));
     int[] expected = IntStream.of(byHash.validation()).filter(entry -> entry < 100).toArray();
     assertThat(part.splitByHash(0.2).validation()).isEqualTo(expected);
-    assertThatThrownBy(() -> MOSES.split(1.5, 0)).hasMessageContaining("validationFraction");
+    assertThatThrownBy(() -> MOSES.splitByHash(1.5)).hasMessageContaining("validationFraction");
     assertThatThrownBy(() -> MOSES.splitByHash(Double.NaN)).hasMessageContaining("validationFraction");
+  }
+
+  @Test
+  void oneHugeRecordDoesNotStopTheOthers() throws IOException {
+    String content = "CCO\n" + "C".repeat(50_000) + "\n" + "CC\n";
+    MoleculeDataset data = load(content, new MoleculeDataset.Options());
+    assertThat(data.size()).isEqualTo(2);
+    assertThat(data.report().count(BadRecordReport.Reason.TOO_MANY_ATOMS)).isEqualTo(1);
+    assertThat(data.report().examples().get(0).line()).isEqualTo(2);
+  }
+
+  @Test
+  void whatDoesNotFitTheArraysIsRefused() throws IOException {
+    // The wildcard has no valence.
+    String star = "*" + "(C)".repeat(299) + "C";
+    MoleculeDataset data = load("CC\n" + star + "\n", new MoleculeDataset.Options().requireSelfies(false));
+    assertThat(data.size()).isEqualTo(1);
+    assertThat(data.report().toString()).contains("an atom with 300 neighbours, at most 255");
+  }
+
+  @Test
+  void shortenedDataIsTheSameWithShorterSequences() {
+    MoleculeDataset shorter = MOSES.shortened(20);
+    assertThat(shorter.maxLength()).isEqualTo(20);
+    assertThat(shorter.maxTokenCount()).isEqualTo(20);
+    assertThat(shorter.tokens(3)).hasSize(20).startsWith(Arrays.copyOf(MOSES.tokens(3), 19)).endsWith(Vocabulary.EOS);
+    assertThat(shorter.collate(new int[] {3, 4}).maxTokens()).isEqualTo(20);
+    assertThat(MOSES.shortened(500)).isSameAs(MOSES);
+    assertThatThrownBy(() -> MOSES.shortened(2)).hasMessageContaining("maxLength");
+  }
+
+  @Test
+  void fingerprintTellsMoleculesAndTheirOrderApart() throws IOException {
+    MoleculeDataset.Options options = new MoleculeDataset.Options();
+    String first = load("CCO\nCC\n", options).fingerprint();
+    assertThat(load("OCC ethanol\nCC\n", options).fingerprint()).isEqualTo(first).hasSize(16);
+    assertThat(load("CC\nCCO\n", options).fingerprint()).isNotEqualTo(first);
+    assertThat(load("CCO\nCN\n", options).fingerprint()).isNotEqualTo(first);
   }
 }

@@ -32,7 +32,7 @@ class MoleculeParserTest {
         "[Na+].[Cl-]   | 11 0 1 1 0 0; 17 0 -1 4 0 0",
       })
   void nodeFeatures(String smiles, String expected) {
-    MoleculeGraph graph = parser.graph(smiles.strip());
+    MoleculeGraph graph = parser.parse(smiles.strip()).graph();
     String found =
         IntStream.range(0, graph.nodeCount())
             .mapToObj(node -> row(graph, node))
@@ -55,7 +55,7 @@ class MoleculeParserTest {
       int source = golden[0].equals("moses") ? 0 : 1;
       MoleculeGraph graph;
       try {
-        graph = parser.graph(golden[1]);
+        graph = parser.parse(golden[1]).graph();
       } catch (MoleculeException e) {
         assertThat(source).as(e.getMessage()).isEqualTo(1);
         continue;
@@ -81,11 +81,11 @@ class MoleculeParserTest {
 
   @Test
   void edgesAreBothDirectionsOfEveryBondByTarget() {
-    MoleculeGraph graph = parser.graph("C1CC1O");
+    MoleculeGraph graph = parser.parse("C1CC1O").graph();
     assertThat(graph.rowPtr()).containsExactly(0, 2, 4, 7, 8);
     assertThat(graph.source()).containsExactly(1, 2, 0, 2, 0, 1, 3, 2);
     assertThat(graph.edgeCount()).isEqualTo(8);
-    MoleculeGraph salt = parser.graph("[Na+].[Cl-]");
+    MoleculeGraph salt = parser.parse("[Na+].[Cl-]").graph();
     assertThat(salt.rowPtr()).containsExactly(0, 0, 0);
     assertThat(salt.source()).isEmpty();
   }
@@ -101,11 +101,11 @@ class MoleculeParserTest {
 
   @Test
   void accessorsDoNotLetChangesIn() {
-    MoleculeGraph graph = parser.graph("CC");
+    MoleculeGraph graph = parser.parse("CC").graph();
     graph.features()[0] = 9;
     graph.source()[0] = 9;
     graph.rowPtr()[0] = 9;
-    assertThat(graph).isEqualTo(parser.graph("CC"));
+    assertThat(graph).isEqualTo(parser.parse("CC").graph());
     assertThatThrownBy(() -> graph.feature(0, 6)).isInstanceOf(IndexOutOfBoundsException.class);
   }
 
@@ -118,6 +118,24 @@ class MoleculeParserTest {
         .isInstanceOfSatisfying(
             MoleculeException.class, e -> assertThat(e.kind()).isEqualTo(BadRecordReport.Reason.INVALID_VALENCE))
         .hasMessageContaining("atom 2 (C) has valence 5 where at most 4 is allowed");
+  }
+
+  @Test
+  void hugeMoleculesAreRefusedInsteadOfExhaustingStackOrTime() {
+    assertThat(parser.parse("C".repeat(MoleculeParser.MAX_HEAVY_ATOMS)).heavyAtoms()).isEqualTo(1000);
+    List<String> huge =
+        List.of(
+            "C".repeat(1001),
+            "C".repeat(20_000),
+            "c1ccccc1".repeat(3000),
+            "C(".repeat(5000) + "C" + ")".repeat(5000),
+            "[CH2]".repeat(200_000));
+    for (String smiles : huge) {
+      assertThatThrownBy(() -> parser.parse(smiles))
+          .isInstanceOfSatisfying(
+              MoleculeException.class, e -> assertThat(e.kind()).isEqualTo(BadRecordReport.Reason.TOO_MANY_ATOMS));
+      assertThat(Chemistry.isValid(smiles)).isFalse();
+    }
   }
 
   @Test

@@ -4,19 +4,14 @@ package io.molfuse.chem;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.List;
+import java.util.Map;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class VocabularyTest {
-  private final Vocabulary vocabulary = Vocabulary.build(List.of("[C][C][O]", "[C][N].[O]", "[F]"), 100);
-
-  @TempDir Path folder;
+  private final Vocabulary vocabulary = Vocabulary.fromCounts(Map.of("[C]", 3L, "[O]", 2L, "[N]", 1L, ".", 1L, "[F]", 1L), 100);
 
   @Test
   void ordersByFrequencyThenText() {
@@ -30,9 +25,9 @@ class VocabularyTest {
 
   @Test
   void keepsTheMostFrequentOnly() {
-    Vocabulary small = Vocabulary.build(List.of("[C][C][O]", "[C][N].[O]"), 6);
+    Vocabulary small = Vocabulary.fromCounts(Map.of("[C]", 3L, "[O]", 2L, "[N]", 1L), 6);
     assertThat(small.tokens()).endsWith("[C]", "[O]").hasSize(6);
-    assertThatThrownBy(() -> Vocabulary.build(List.of("[C]"), 4)).hasMessageContaining("maxVocab");
+    assertThatThrownBy(() -> Vocabulary.fromCounts(Map.of("[C]", 1L), 4)).hasMessageContaining("maxVocab");
   }
 
   @Test
@@ -59,40 +54,10 @@ class VocabularyTest {
     }
   }
 
-  @Test
-  void savesAndLoads() {
-    Path file = folder.resolve("vocabulary.json");
-    vocabulary.save(file);
-    vocabulary.save(file);
-    assertThat(Vocabulary.load(file)).isEqualTo(vocabulary).hasSameHashCodeAs(vocabulary);
-    assertThat(folder).isDirectoryContaining("glob:**/vocabulary.json").isDirectoryNotContaining("glob:**.partial");
-  }
-
   @ParameterizedTest
-  @ValueSource(
-      strings = {
-        "",
-        "{",
-        "[]",
-        "{\"tokens\": []}",
-        "{\"format\": \"molfuse-vocabulary\", \"version\": 9, \"tokens\": []}",
-        "{\"format\": \"molfuse-vocabulary\", \"version\": 1, \"tokens\": []}",
-        "{\"format\": \"molfuse-vocabulary\", \"version\": 1, \"tokens\": [1]}",
-        "{\"format\": \"molfuse-vocabulary\", \"version\": 1, \"tokens\": [\"<pad>\", \"<sos>\", \"<eos>\", \"<unk>\", \"[C]\", \"[C]\"]}",
-        "{\"format\": \"molfuse-vocabulary\", \"version\": 1, \"tokens\": [\"<pad>\", \"<sos>\", \"<eos>\", \"<unk>\", \"C\"]}",
-      })
-  void refusesACorruptFile(String content) throws IOException {
-    Path file = Files.writeString(folder.resolve("bad.json"), content);
-    assertThatThrownBy(() -> Vocabulary.load(file)).isInstanceOf(ChemDataException.class).hasMessageContaining("bad.json");
-  }
-
-  @Test
-  void namesAMissingFile() {
-    assertThatThrownBy(() -> Vocabulary.load(folder.resolve("none.json")))
-        .isInstanceOf(ChemDataException.class)
-        .hasMessageContaining("none.json");
-    assertThatThrownBy(() -> vocabulary.save(folder.resolve("no/such/folder/v.json")))
-        .isInstanceOf(ChemDataException.class)
-        .hasMessageContaining("v.json");
+  @ValueSource(strings = {"", "<pad>,<sos>,<eos>", "<sos>,<pad>,<eos>,<unk>", "<pad>,<sos>,<eos>,<unk>,[C],[C]", "<pad>,<sos>,<eos>,<unk>,C"})
+  void refusesWhatIsNoVocabulary(String tokens) {
+    assertThatThrownBy(() -> Vocabulary.of(List.of(tokens.split(",")))).isInstanceOf(IllegalArgumentException.class);
+    assertThat(Vocabulary.of(vocabulary.tokens())).isEqualTo(vocabulary).hasSameHashCodeAs(vocabulary);
   }
 }

@@ -6,6 +6,13 @@ import static org.assertj.core.api.Assertions.assertThat;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import io.molfuse.models.TestMolecules;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.InputStream;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
+import java.util.Map;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -39,6 +46,93 @@ class CommandsTest {
     assertThat(Program.run("selfies").code()).isEqualTo(2);
     assertThat(Program.run("selfies", "--encode", "--decode").code()).isEqualTo(2);
     assertThat(Program.withInput("", "selfies", "--decode").code()).isZero();
+  }
+
+  @Test
+  void outputThatCannotBeWrittenIsAFailure() {
+    InputStream lines = new ByteArrayInputStream("CCO\n".repeat(100_000).getBytes(StandardCharsets.US_ASCII));
+    for (Object[] args : new Object[][] {{"info"}, {"info", "--json"}, {"selfies", "--encode"}, {"--version"}, {"train", "--help"}}) {
+      Program program = Program.withStreams(lines, Program.closedAfter(5), args);
+      assertThat(program.code()).as(Arrays.toString(args)).isEqualTo(1);
+      assertThat(program.err()).isEqualTo("error: cannot write to standard output" + System.lineSeparator());
+    }
+    // Nobody reads: most of the input need not be translated any more.
+    assertThat(lines).isNotEmpty();
+  }
+
+  @Test
+  void shortageOfMemoryIsSaidInOneLine() {
+    assertThat(failing(new OutOfMemoryError("Java heap space")))
+        .hasLineCount(1)
+        .contains("out of memory", "MOLFUSE_JAVA_OPTS=-Xmx", "Java heap space");
+    assertThat(failing(new IllegalStateException("reading failed", new OutOfMemoryError("Java heap space"))))
+        .hasLineCount(1)
+        .contains("MOLFUSE_JAVA_OPTS=-Xmx");
+    assertThat(failing(new RuntimeException("[enforce fail] can't allocate memory: you tried\nException raised from f\nframe #0: g")))
+        .hasLineCount(1)
+        .contains("out of memory: try a smaller --batch-size or --preset");
+  }
+
+  @Test
+  void otherErrorsEndWithOneLineToo() {
+    assertThat(failing(new StackOverflowError())).hasLineCount(1).contains("StackOverflowError");
+    assertThat(failing(new RuntimeException("mat1 and mat2\nException raised from addmm\nframe #0: g")))
+        .hasLineCount(1)
+        .contains("mat1 and mat2");
+  }
+
+  private static String failing(Throwable failure) {
+    InputStream in =
+        new InputStream() {
+          @Override
+          public int read() {
+            if (failure instanceof Error error) {
+              throw error;
+            }
+            throw (RuntimeException) failure;
+          }
+        };
+    Program program = Program.withStreams(in, new ByteArrayOutputStream(), "selfies", "--encode");
+    assertThat(program.code()).isEqualTo(1);
+    assertThat(program.out()).isEmpty();
+    return program.err();
+  }
+
+  @Test
+  void barShowsValidationsAboveItself() {
+    ByteArrayOutputStream err = new ByteArrayOutputStream();
+    Console console = new Console(InputStream.nullInputStream(), System.out, new PrintStream(err, true, StandardCharsets.UTF_8));
+    assertThat(console.isTerminal()).isFalse();
+    try (StepDisplay bar = StepDisplay.bar(console)) {
+      bar.validated(12, Map.of("total_loss", 1.5, "token_accuracy", 0.75), true);
+    }
+    assertThat(err.toString(StandardCharsets.UTF_8))
+        .contains("step 12: validation loss 1.5000, accuracy 0.7500 (best so far)");
+  }
+
+  @Test
+  void theLauncherTellsOfATerminal() {
+    Console console = new Console(System.in, System.out, System.err);
+    String before = System.getProperty("molfuse.terminal");
+    try {
+      System.setProperty("molfuse.terminal", "true");
+      assertThat(console.isTerminal()).isTrue();
+      System.setProperty("molfuse.terminal", "false");
+      assertThat(console.isTerminal()).isFalse();
+    } finally {
+      if (before == null) {
+        System.clearProperty("molfuse.terminal");
+      } else {
+        System.setProperty("molfuse.terminal", before);
+      }
+    }
+  }
+
+  @Test
+  void jsonHasNeitherInfinityNorNaN() {
+    assertThat(JsonSteps.finite(Double.NaN)).isNull();
+    assertThat(JsonSteps.finite(Double.POSITIVE_INFINITY)).isNull();
+    assertThat(JsonSteps.finite(0.5)).isEqualTo(0.5);
   }
 
   @Test

@@ -6,9 +6,12 @@ import static org.assertj.core.api.Assertions.within;
 
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
+import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.models.TestMolecules;
 import io.molfuse.train.OneThread;
+import io.molfuse.train.RunDirectory;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.OutputStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -153,7 +156,7 @@ class TrainAndGenerateTest {
     Path nothing = folder.resolve("nothing.smi");
     fails(1, "nothing.smi", "train", "--data", nothing);
     Path rubbish = Files.writeString(folder.resolve("rubbish.smi"), "not a molecule\n???\n");
-    fails(1, "rubbish.smi", "train", "--data", rubbish, "--output", folder.resolve("r1"));
+    fails(1, "rubbish.smi:1: invalid SMILES", "train", "--data", rubbish, "--output", folder.resolve("r1"));
     Path empty = Files.writeString(folder.resolve("empty.smi"), "");
     fails(1, "empty.smi", "train", "--data", empty, "--output", folder.resolve("r2"));
     Path file = Files.createFile(folder.resolve("file"));
@@ -206,6 +209,160 @@ class TrainAndGenerateTest {
     assertThat(program.code()).as(program.err()).isEqualTo(code);
     assertThat(program.err()).contains(message).doesNotContain("\tat ");
     assertThat(program.out()).isEmpty();
+  }
+
+  @Test
+  void foldersOfAKilledSaveAreNotTakenForNewCheckpoints() throws IOException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 2, "--output", output, "--samples", 0).code()).isZero();
+    Files.delete(output.resolve("last"));
+    Files.deleteIfExists(output.resolve("best"));
+    assertThat(trainSeed8("--max-steps", 2, "--output", output, "--samples", 0).code()).isZero();
+    Path clean = folder.resolve("clean");
+    assertThat(trainSeed8("--max-steps", 2, "--output", clean, "--samples", 0).code()).isZero();
+    String model = "step-00000002/model.safetensors";
+    assertThat(Files.readAllBytes(output.resolve(model))).isEqualTo(Files.readAllBytes(clean.resolve(model)));
+  }
+
+  private Program trainSeed8(Object... more) {
+    List<Object> args =
+        new ArrayList<>(List.of("train", "--data", drugs(), "--preset", "tiny", "--device", "cpu", "--seed", 8));
+    args.addAll(List.of(more));
+    return Program.run(args.toArray());
+  }
+
+  @Test
+  void aCheckpointOutsideARunIsNotResumed() throws IOException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 2, "--output", output, "--samples", 0).code()).isZero();
+    Path kept = Files.createDirectory(folder.resolve("kept"));
+    Files.createDirectory(kept.resolve("step-00000001"));
+    Path copy = Files.move(output.resolve("step-00000002"), kept.resolve("step-00000002"));
+    fails(1, "holds no run", "train", "--resume", copy, "--max-steps", 4);
+    assertThat(kept.resolve("step-00000001")).isDirectory();
+    assertThat(Program.run("generate", "--checkpoint", copy, "-n", 1).code()).isZero();
+  }
+
+  @Test
+  void aRunThatTimeEndedCanBeExtendedBySteps() throws IOException {
+    Path output = folder.resolve("run");
+    assertThat(train("--epochs", 10_000_000, "--max-minutes", 0.005, "--output", output, "--samples", 0).code()).isZero();
+    Program finished = Program.run("train", "--resume", output, "--samples", 0);
+    assertThat(finished.err()).contains("is finished already", "--max-minutes");
+    long step = Long.parseLong(Files.readString(output.resolve("last")).strip().substring("step-".length()));
+    Program more = Program.run("train", "--resume", output, "--max-steps", step + 3, "--samples", 0, "--json");
+    assertThat(more.code()).as(more.err()).isZero();
+    assertThat(Files.readString(output.resolve("last")).strip()).isEqualTo(String.format("step-%08d", step + 3));
+  }
+
+  @Test
+  void resumingNeedsTheSameMoleculesAndSeed() throws IOException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 2, "--output", output, "--samples", 0).code()).isZero();
+    fails(2, "--seed cannot be given with --resume", "train", "--resume", output, "--seed", 7);
+    List<String> other = new ArrayList<>(TestMolecules.DRUGS);
+    other.set(3, "CCO ethanol");
+    TestMolecules.file(folder, other);
+    Program changed = Program.run("train", "--resume", output, "--max-steps", 4);
+    assertThat(changed.code()).isEqualTo(1);
+    assertThat(changed.err()).contains("cannot resume", "molecules.smi has other molecules");
+  }
+
+  @Test
+  void aFolderInUseIsRefused() {
+    Path output = folder.resolve("run");
+    try (RunDirectory other = RunDirectory.prepare(output)) {
+      assertThat(other.tryLock()).isTrue();
+      fails(1, output + " is in use by another run", "train", "--data", drugs(), "--output", output);
+    }
+    assertThat(train("--max-steps", 2, "--output", output, "--samples", 0).code()).isZero();
+    try (RunDirectory other = RunDirectory.prepare(output)) {
+      assertThat(other.tryLock()).isTrue();
+      fails(1, output + " is in use by another run", "train", "--resume", output, "--max-steps", 4);
+    }
+  }
+
+  @Test
+  void anOverwrittenRunStaysUntilItsReplacementIsSaved() throws IOException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 2, "--output", output, "--samples", 0).code()).isZero();
+    fails(2, "--beta must be a finite number", "train", "--data", drugs(), "--output", output, "--overwrite", "--beta", "Infinity");
+    assertThat(train("--epochs", 400, "--learning-rate", 1e30, "--output", output, "--overwrite").code()).isEqualTo(1);
+    assertThat(Program.run("generate", "--checkpoint", output, "-n", 1).code()).isZero();
+  }
+
+  @Test
+  void aReaderThatGoesAwayEndsTheRunWithACheckpoint() throws IOException {
+    Path output = folder.resolve("run");
+    Object[] args = {
+      "train", "--data", drugs(), "--preset", "tiny", "--device", "cpu", "--max-steps", 50_000, "--output", output,
+      "--log-every", 1, "--json"
+    };
+    Program program = Program.withStreams(InputStream.nullInputStream(), Program.closedAfter(1000), args);
+    assertThat(program.code()).isEqualTo(1);
+    assertThat(program.err()).contains("cannot write to standard output").doesNotContain("\tat ");
+    assertThat(output.resolve("last")).isRegularFile();
+    Program generated =
+        Program.withStreams(
+            InputStream.nullInputStream(), Program.closedAfter(0), "generate", "--checkpoint", output, "-n", 3);
+    assertThat(generated.code()).isEqualTo(1);
+    assertThat(generated.err()).contains("cannot write to standard output").doesNotContain("\tat ");
+  }
+
+  @Test
+  void knownMoleculesAreReadFirstAndReportedOn() throws IOException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 2, "--output", output, "--samples", 0).code()).isZero();
+    fails(1, "nothing.smi", "generate", "--checkpoint", output, "--known", folder.resolve("nothing.smi"));
+    Path some = Files.writeString(folder.resolve("some.smi"), "CCO\nC1CC(\n");
+    Program program = Program.run("generate", "--checkpoint", output, "--known", some, "-n", 2);
+    assertThat(program.code()).as(program.err()).isZero();
+    assertThat(program.err()).contains("1 record not used", "some.smi:2");
+  }
+
+  @Test
+  void metricsThatAreNoNumbersAreNull() throws JsonProcessingException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 1, "--output", output, "--samples", 0).code()).isZero();
+    // A model that learned nothing sometimes ends a sequence at once; of one empty string nothing can be unique.
+    for (int seed = 0; seed < 300; seed++) {
+      Program program = Program.run("generate", "--checkpoint", output, "-n", 1, "--seed", seed, "--json");
+      JsonNode last = program.json().get(1);
+      if (last.path("validity").asDouble() == 0) {
+        assertThat(last.path("uniqueness").isNull()).as(program.out()).isTrue();
+        return;
+      }
+    }
+    throw new AssertionError("no seed gave an empty string");
+  }
+
+  @Test
+  void copiesOfOneMoleculeCanBeTrainedOn() throws IOException {
+    // The hash of a molecule decides its side; this finds one that is for validation.
+    String held = "C";
+    Path file = folder.resolve("same.smi");
+    while (true) {
+      Files.writeString(file, held + "\n");
+      if (MoleculeDataset.load(file, new MoleculeDataset.Options()).splitByHash(0.02).train().length == 0) {
+        break;
+      }
+      held += "C";
+    }
+    Files.writeString(file, (held + "\n").repeat(120));
+    Program program =
+        Program.run(
+            "train", "--data", file, "--preset", "tiny", "--max-steps", 2, "--output", folder.resolve("run"), "--samples", 0);
+    assertThat(program.code()).as(program.err()).isZero();
+    assertThat(program.err()).contains("120 for training, 0 for validation");
+  }
+
+  @Test
+  void hugeNumbersDoNotOverflow() {
+    Program program =
+        train(
+            "--batch-size", Integer.MAX_VALUE, "--epochs", Long.MAX_VALUE / 2, "--max-steps", 2, "--output",
+            folder.resolve("run"), "--samples", 0);
+    assertThat(program.code()).as(program.err()).isZero();
   }
 
   @Test

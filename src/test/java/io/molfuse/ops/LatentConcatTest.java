@@ -160,6 +160,13 @@ class LatentConcatTest extends InScope {
     refused("out", "3", () -> LatentConcat.into(Tensors.zeros(ScalarType.Float, 3, 5), 0, a, ptr));
     refused("column_offset", "-1", () -> LatentConcat.into(Tensors.zeros(ScalarType.Float, 2, 5), -1, a, ptr));
     refused("pooled", "[5, 4]", () -> LatentConcat.pooled(List.of(a, a.narrow(0, 0, 5))));
+    Tensor closedTensor = Tensors.full(1, ScalarType.Float, 6, 4);
+    closedTensor.close();
+    refused("layers[1]", "closed", () -> LatentConcat.apply(List.of(a, closedTensor), ptr));
+    TensorVector closed = new TensorVector(a);
+    closed.close();
+    refused("layers", "closed", () -> LatentConcat.apply(closed, ptr));
+    refused("pooled", "closed", () -> LatentConcat.pooled(closed));
   }
 
   private static List<Tensor> views(Tensor wide) {

@@ -178,6 +178,17 @@ class StepOpsTest extends InScope {
     refused("lr", "NaN", () -> StepOps.adamW().learningRate(Double.NaN));
     refused("lr", "-1", () -> step(new Group(1), StepOps.adamW().learningRate(-1)));
     refused("found_inf", "[3]", () -> step(new Group(1), StepOps.adamW().scaled(scalar(1), grad)));
+    Tensor closedTensor = Tensors.full(1, ScalarType.Float, 3);
+    closedTensor.close();
+    refused("grads[1]", "closed", () -> StepOps.unscale(List.of(grad, closedTensor), scalar(1)));
+    refused("grads[1]", "closed", () -> StepOps.clipGradNorm(List.of(grad, closedTensor), 1));
+    TensorVector closed = new TensorVector(grad);
+    closed.close();
+    refused("grads", "closed", () -> StepOps.unscale(closed, scalar(1)));
+    refused("grads", "closed", () -> StepOps.clipGradNorm(closed, 1));
+    TensorVector one = new TensorVector(grad);
+    refused("params", "closed", () -> StepOps.fusedAdamW(closed, one, one, one, one, StepOps.adamW()));
+    refused("exp_avg_sqs", "closed", () -> StepOps.fusedAdamW(one, one, one, closed, one, StepOps.adamW()));
     Group group = new Group(2);
     refused("grads", "1", () -> StepOps.fusedAdamW(group.params, List.of(grad), group.m, group.v, group.steps, StepOps.adamW()));
     refused("exp_avgs", "[3]", () -> StepOps.fusedAdamW(

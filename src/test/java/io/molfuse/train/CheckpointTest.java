@@ -41,7 +41,11 @@ class CheckpointTest {
 
   private Path save(long step, List<String> labels) {
     return RunDirectory.prepare(folder)
-        .save(step, new Checkpoint.Content(Map.of("about", Map.of("a", step)), Map.of("model", tensors())), labels);
+        .save(step, content(step), labels);
+  }
+
+  private static Checkpoint.Content content(long about) {
+    return new Checkpoint.Content(Map.of("about", Map.of("a", about)), Map.of("model", tensors()));
   }
 
   @Test
@@ -50,12 +54,11 @@ class CheckpointTest {
       Path file = folder.resolve("all.safetensors");
       Map<String, Tensor> written = tensors();
       Safetensors.write(file, written, Map.of("format", "pt"));
-      Map<String, Tensor> read = Safetensors.read(file);
-      assertThat(read.keySet()).containsExactlyElementsOf(written.keySet());
+      Map<String, Tensor> read = tensors();
+      read.values().forEach(Tensor::zero_);
+      Safetensors.readInto(file, read);
       written.forEach(
           (name, tensor) -> {
-            assertThat(read.get(name).scalar_type().intern()).isEqualTo(tensor.scalar_type().intern());
-            assertThat(read.get(name).shape()).isEqualTo(tensor.shape());
             assertThat(read.get(name).equal(tensor)).as(name).isTrue();
           });
       ByteBuffer start = ByteBuffer.wrap(Files.readAllBytes(file)).order(ByteOrder.LITTLE_ENDIAN);
@@ -93,6 +96,78 @@ class CheckpointTest {
     }
     assertThat(RunDirectory.resolve(folder, "best", "last").getFileName()).hasToString("step-00000001");
     assertThat(RunDirectory.resolve(folder.resolve("last")).getFileName()).hasToString("step-00000004");
+  }
+
+  @Test
+  void whatTheLabelsDidNotNameIsNotDeleted() throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      save(1, List.of("last"));
+      Files.createDirectory(folder.resolve("step-00000777"));
+      save(2, List.of("last"));
+      assertThat(folder.resolve("step-00000777")).isDirectory();
+      assertThat(folder.resolve("step-00000001")).doesNotExist();
+      RunDirectory run = RunDirectory.prepare(folder);
+      run.replaceEarlier();
+      run.save(3, content(3), List.of("last"));
+      assertThat(folder.resolve("step-00000777")).isDirectory();
+    }
+  }
+
+  @Test
+  void aFolderLeftByAKilledSaveIsNotTakenForTheNewCheckpoint() throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      save(2, List.of("last"));
+      Files.delete(folder.resolve("last"));
+      Path saved = RunDirectory.prepare(folder).save(2, content(99), List.of("last"));
+      assertThat(Checkpoint.open(saved).document("about", JsonNode.class).path("a").asInt()).isEqualTo(99);
+      // The same step again, as when its parameters turn out to be the best.
+      RunDirectory.prepare(folder).save(2, content(100), List.of("last", "best"));
+      assertThat(Checkpoint.open(saved).document("about", JsonNode.class).path("a").asInt()).isEqualTo(100);
+    }
+    try (var files = Files.list(folder)) {
+      assertThat(files.map(path -> path.getFileName().toString())).containsExactlyInAnyOrder("step-00000002", "last", "best");
+    }
+  }
+
+  @Test
+  void aSaveCutOffBetweenItsRenamesLosesNothing() throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      Path saved = save(2, List.of("last"));
+      Files.move(saved, folder.resolve("step-00000002.replaced"));
+      assertThat(Checkpoint.open(RunDirectory.resolve(folder, "last")).step()).isEqualTo(2);
+      save(3, List.of("last"));
+    }
+    try (var files = Files.list(folder)) {
+      assertThat(files.map(path -> path.getFileName().toString())).containsExactlyInAnyOrder("step-00000003", "last");
+    }
+  }
+
+  @Test
+  void anEarlierRunStaysUntilTheFirstSaveOfItsReplacement() throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      save(3, List.of("best"));
+      save(5, List.of("last"));
+      RunDirectory run = RunDirectory.prepare(folder);
+      run.replaceEarlier();
+      assertThat(Checkpoint.open(RunDirectory.resolve(folder, "best")).step()).isEqualTo(3);
+      run.save(1, content(1), List.of("last"));
+      run.save(2, content(2), List.of("best"));
+    }
+    try (var files = Files.list(folder)) {
+      assertThat(files.map(path -> path.getFileName().toString()))
+          .containsExactlyInAnyOrder("step-00000001", "step-00000002", "last", "best");
+    }
+  }
+
+  @Test
+  void oneRunHasAFolderAtATime() {
+    try (RunDirectory first = RunDirectory.prepare(folder)) {
+      assertThat(first.tryLock()).isTrue();
+      assertThat(RunDirectory.prepare(folder).tryLock()).isFalse();
+    }
+    try (RunDirectory next = RunDirectory.prepare(folder)) {
+      assertThat(next.tryLock()).isTrue();
+    }
   }
 
   @Test
@@ -144,6 +219,7 @@ class CheckpointTest {
 
   @Test
   void malformedSafetensorsAreRefused() throws IOException {
+    Map<String, Tensor> two = Map.of("x", torch.zeros(2));
     Path file = folder.resolve("bad.safetensors");
     List<String> headers =
         List.of(
@@ -159,16 +235,16 @@ class CheckpointTest {
       byte[] text = header.getBytes(StandardCharsets.UTF_8);
       Files.write(file, ByteBuffer.allocate(8 + text.length + 8).order(ByteOrder.LITTLE_ENDIAN)
           .putLong(text.length).put(text).array());
-      assertThatThrownBy(() -> Safetensors.read(file))
+      assertThatThrownBy(() -> Safetensors.readInto(file, two))
           .as(header)
           .isInstanceOf(CheckpointException.class)
           .hasMessageContaining("bad.safetensors is damaged");
     }
     Files.write(file, new byte[] {1, 2, 3});
-    assertThatThrownBy(() -> Safetensors.read(file)).hasMessageContaining("only 3 bytes");
+    assertThatThrownBy(() -> Safetensors.readInto(file, two)).hasMessageContaining("only 3 bytes");
     Files.write(file, ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(1L << 60).array());
-    assertThatThrownBy(() -> Safetensors.read(file)).hasMessageContaining("its header claims");
-    assertThatThrownBy(() -> Safetensors.read(folder.resolve("none"))).hasMessageContaining("there is no such file");
+    assertThatThrownBy(() -> Safetensors.readInto(file, two)).hasMessageContaining("its header claims");
+    assertThatThrownBy(() -> Safetensors.readInto(folder.resolve("none"), two)).hasMessageContaining("there is no such file");
   }
 
   @Test

@@ -171,6 +171,74 @@ class TrainerTest {
   }
 
   @Test
+  void theLastParametersAreValidatedThoughTheyWereSavedBefore() {
+    RunDirectory run = RunDirectory.prepare(folder);
+    // So short a time between checkpoints that every step is saved.
+    TrainingConfig config = new TrainingConfig(0, 13, 0, 0.05, Map.of(), COSINE, 0, 1, 1, 7, 1e-9, 3);
+    List<Long> validated = new ArrayList<>();
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config)) {
+      Trainer.Result result =
+          trainer
+              .validation(LineTask.batches(2))
+              .checkpoints(writer(run, task))
+              .listener(
+                  new TrainingListener() {
+                    @Override
+                    public void validated(long step, Map<String, Double> values, boolean isBest) {
+                      validated.add(step);
+                    }
+                  })
+              .run();
+      assertThat(validated).containsExactly(10L, 13L);
+      assertThat(result.state().bestStep()).isEqualTo(13);
+    }
+    Checkpoint best = Checkpoint.open(RunDirectory.resolve(folder, RunDirectory.BEST));
+    assertThat(best.step()).isEqualTo(13);
+    assertThat(best.document("state", TrainingState.class).bestStep()).isEqualTo(13);
+  }
+
+  @Test
+  void aTimeLimitEndsALongWarmUp() {
+    LearningRateSchedule slow = new LearningRateSchedule(LearningRateSchedule.Kind.CONSTANT, 1_000_000_000, 1);
+    TrainingConfig config = new TrainingConfig(0, 0, 0.5, 0.01, Map.of(), slow, 0, 1, 1, 1, 0, 3);
+    RunDirectory run = RunDirectory.prepare(folder);
+    List<Double> rates = new ArrayList<>();
+    TrainingListener listener =
+        new TrainingListener() {
+          @Override
+          public void step(StepReport report) {
+            rates.add(report.learningRate());
+          }
+        };
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config)) {
+      trainer.checkpoints(writer(run, task)).listener(listener).run();
+    }
+    assertThat(rates).isSorted();
+    assertThat(rates.get(rates.size() - 1)).isEqualTo(0.01);
+
+    // With more time the warm-up does not start again.
+    rates.clear();
+    TrainingState state =
+        Checkpoint.open(RunDirectory.resolve(folder, RunDirectory.LAST)).document("state", TrainingState.class);
+    assertThat(state.warmedUp()).isTrue();
+    TrainingConfig more = new TrainingConfig(0, state.step() + 3, 0, 0.01, Map.of(), slow, 0, 1, 1, 1, 0, 3);
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), more)) {
+      trainer.listener(listener).resume(state).run();
+    }
+    assertThat(rates).containsExactly(0.01, 0.01, 0.01);
+  }
+
+  @Test
+  void epochsBeyondCountingAreNoLimit() {
+    TrainingConfig config = new TrainingConfig(Long.MAX_VALUE / 2, 0, 0, 0.01, Map.of(), COSINE, 0, 1, 1, 1, 0, 3);
+    assertThat(config.totalSteps(10)).isEqualTo(Long.MAX_VALUE);
+    assertThat(config.totalSteps(1)).isEqualTo(Long.MAX_VALUE / 2);
+  }
+
+  @Test
   void lossThatIsNoNumberStopsBeforeTheParametersChange() {
     BatchSource<float[]> good = LineTask.batches(10);
     BatchSource<float[]> bad =
@@ -201,7 +269,13 @@ class TrainerTest {
         assertThat(value).isFinite();
       }
     }
-    assertThat(Checkpoint.open(RunDirectory.resolve(folder, RunDirectory.LAST)).step()).isEqualTo(3);
+    Checkpoint kept = Checkpoint.open(RunDirectory.resolve(folder, RunDirectory.LAST));
+    assertThat(kept.step()).isEqualTo(3);
+    try (LineTask task = new LineTask(1, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, bad, config(30, 1, 0.05))) {
+      trainer.checkpoints(writer(run, task)).resume(kept.document("state", TrainingState.class));
+      assertThatThrownBy(trainer::run).hasMessageContaining("checkpoint of step 3 that the run was resumed from is kept");
+    }
   }
 
   @Test
