@@ -21,6 +21,7 @@
 /// A kernel for at most `threads` threads a block, compiled so that `blocks` blocks fit on a multiprocessor.
 #define MOLFUSE_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define MOLFUSE_UNROLL _Pragma("unroll")
+#define MOLFUSE_GRID_CONSTANT __grid_constant__
 
 namespace molfuse {
 namespace device {
@@ -139,7 +140,8 @@ MOLFUSE_DEVICE float absolute(float a) { return ::fabsf(a); }
 MOLFUSE_DEVICE bool is_nan(float a) { return a != a; }
 MOLFUSE_DEVICE float float_from_bits(uint32_t bits) { return __uint_as_float(bits); }
 MOLFUSE_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
-constexpr float kInfinity = __builtin_huge_valf();
+MOLFUSE_DEVICE float infinity() { return __builtin_huge_valf(); }
+MOLFUSE_DEVICE float quiet_nan() { return __builtin_nanf(""); }
 
 }  // namespace device
 }  // namespace molfuse

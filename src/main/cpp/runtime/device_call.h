@@ -93,6 +93,18 @@ class DeviceCall {
   std::vector<void*> allocated_;
 };
 
+/// In an entry point: if the execution is on a device, runs `function`(problem, call) there and returns. A build without CUDA has
+/// refused such an execution before.
+#if defined(MOLFUSE_WITH_CUDA)
+#define MOLFUSE_ON_DEVICE(execution, name, function, problem)   \
+  if ((execution).device_type == MOLFUSE_CUDA) {                \
+    DeviceCall molfuse_call((execution), (name));               \
+    return function((problem), molfuse_call);                   \
+  }
+#else
+#define MOLFUSE_ON_DEVICE(execution, name, function, problem)
+#endif
+
 /// Whether a CUDA device can be used now; if not, reason says why.
 bool device_usable(const char** reason);
 

@@ -11,6 +11,7 @@
 #define MOLFUSE_DEVICE inline
 #define MOLFUSE_KERNEL(threads, blocks) inline void
 #define MOLFUSE_UNROLL
+#define MOLFUSE_GRID_CONSTANT
 
 namespace molfuse {
 namespace device {
@@ -172,7 +173,8 @@ inline float fused_multiply_add(float a, float b, float c) { return std::fma(a, 
 inline float maximum(float a, float b) { return std::fmax(a, b); }
 inline float absolute(float a) { return std::fabs(a); }
 inline bool is_nan(float a) { return a != a; }
-constexpr float kInfinity = __builtin_huge_valf();
+MOLFUSE_DEVICE float infinity() { return __builtin_huge_valf(); }
+MOLFUSE_DEVICE float quiet_nan() { return __builtin_nanf(""); }
 
 }  // namespace device
 }  // namespace molfuse

@@ -222,8 +222,8 @@ TEST(Simt, SixteenBitTypesAreRoundedToNearestEven) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
     const f16 half{static_cast<uint16_t>(bits)};
     const bf16 brain{static_cast<uint16_t>(bits)};
-    if (!is_nan(to_float(half))) EXPECT_EQ(from_float<f16>(to_float(half)).bits, half.bits);
-    if (!is_nan(to_float(brain))) EXPECT_EQ(from_float<bf16>(to_float(brain)).bits, brain.bits);
+    if (!is_nan(to_float(half))) { EXPECT_EQ(from_float<f16>(to_float(half)).bits, half.bits); }
+    if (!is_nan(to_float(brain))) { EXPECT_EQ(from_float<bf16>(to_float(brain)).bits, brain.bits); }
   }
   EXPECT_EQ(from_float<f16>(1.0f + 1.0f / 2048).bits, 0x3C00);        // a tie goes to even
   EXPECT_EQ(from_float<f16>(1.0f + 3.0f / 2048).bits, 0x3C02);
