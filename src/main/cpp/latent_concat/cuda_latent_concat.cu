@@ -196,8 +196,8 @@ bool fits(const LatentConcatProblem& p, int n) {
   };
   if (!aligned(p.concatenated)) return false;
   for (const LatentConcatLayer& layer : p.layers) {
-    if (!present(layer.tensor)) continue;
-    if (!aligned(layer.tensor) || layer.tensor.size[1] % n != 0 || layer.first_column % n != 0) return false;
+    if (present(layer.tensor) && !aligned(layer.tensor)) return false;
+    if (layer.tensor.size[1] % n != 0 || layer.first_column % n != 0) return false;
   }
   return true;
 }

@@ -124,6 +124,7 @@ MOLFUSE_DEVICE bf16 from_float<bf16>(float value) { return {__bfloat16_as_ushort
 /// Within two units in the last place over all of f32.
 MOLFUSE_DEVICE float exp(float x) { return ::expf(x); }
 MOLFUSE_DEVICE float log(float x) { return ::logf(x); }
+MOLFUSE_DEVICE float log_one_plus(float x) { return ::log1pf(x); }
 /// The device's approximation of 2^x: two units in the last place, subnormal results are 0.
 MOLFUSE_DEVICE float exp2_approximate(float x) {
   float y;

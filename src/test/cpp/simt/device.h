@@ -159,6 +159,7 @@ inline f16 from_float<f16>(float value) {
 
 inline float exp(float x) { return std::exp(x); }
 inline float log(float x) { return std::log(x); }
+inline float log_one_plus(float x) { return std::log1p(x); }
 inline float exp2_approximate(float x) {
   const float y = std::exp2(x);
   return y < 1.17549435e-38f ? 0.0f : y;
