@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -20,11 +21,11 @@ import bootstrap
 
 
 def dependencies(nvcc, source, flags):
-    found = subprocess.run([nvcc, "-M", *flags, source], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    found = subprocess.run([nvcc, "-M", *flags, source], cwd=bootstrap.ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if found.returncode != 0:
         sys.exit(found.returncode)
     words = found.stdout.replace("\\\n", " ").split(":", 1)[1].split()
-    return [pathlib.Path(word) for word in words]
+    return [bootstrap.ROOT / word for word in words]
 
 
 def key_of(nvcc, source, flags, files):
@@ -47,6 +48,10 @@ def main():
     parser.add_argument("--depfile", required=True, type=pathlib.Path)
     parser.add_argument("source")
     options, flags = parser.parse_known_args()
+    # Named from the project's root: the compiler writes the names into what it makes, which shall be the same wherever it is built.
+    options.source = os.path.relpath(options.source, bootstrap.ROOT)
+    flags = [re.sub(r"^-I(.*)", lambda match: "-I" + os.path.relpath(match.group(1), bootstrap.ROOT), flag) for flag in flags]
+    options.output, options.depfile = options.output.absolute(), options.depfile.absolute()
     files = dependencies(options.nvcc, options.source, flags)
     options.depfile.write_text(f"{options.output}: " + " \\\n  ".join(map(str, files)) + "\n")
     folder = bootstrap.default_cache() / "cuda-objects"
@@ -55,7 +60,8 @@ def main():
     if not kept.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             made = pathlib.Path(temporary) / "object.o"
-            status = subprocess.run([options.nvcc, "-c", *flags, "-o", str(made), options.source], stdin=subprocess.DEVNULL).returncode
+            status = subprocess.run([options.nvcc, "-c", *flags, "-o", str(made), options.source], cwd=bootstrap.ROOT,
+                                    stdin=subprocess.DEVNULL).returncode
             if status != 0:
                 return status
             made.rename(kept)

@@ -16,7 +16,6 @@ namespace {
 using namespace device;
 
 constexpr int kThreads = 128;
-constexpr int kHubThreads = 512;
 
 /// What the kernels see of a call. Strides in elements; indices are int32, or int64 if wide.
 struct GraphArgs {
@@ -87,6 +86,8 @@ template <class T, int LANES, int N, int CHUNKS>
 struct Rows {
   static constexpr int kLanes = LANES;
   static constexpr int kItems = CHUNKS * N;
+  /// Threads of a hub kernel's block: as many as there are registers for.
+  static constexpr int kHubThreads = kItems >= 16 ? 256 : 512;
   struct Loaded {
     Vector<T, N> chunk[CHUNKS];
   };
@@ -261,14 +262,14 @@ MOLFUSE_KERNEL(kThreads, 2) attention_forward(const GraphArgs args) {
 /// Shared memory of a hub kernel: one row of sums for each group, and two numbers.
 template <class R>
 constexpr size_t hub_shared() {
-  return static_cast<size_t>(kHubThreads / R::kLanes) * static_cast<size_t>(R::kLanes * R::kItems + 2) * sizeof(float);
+  return static_cast<size_t>(R::kHubThreads / R::kLanes) * static_cast<size_t>(R::kLanes * R::kItems + 2) * sizeof(float);
 }
 
 /// Adds the groups' rows in order: thread i of the block takes elements i, i + threads, ... and the first group's row becomes the sum.
 template <class R>
 MOLFUSE_DEVICE void add_rows_of_groups(float* rows, const float* factors) {
-  constexpr int kGroups = kHubThreads / R::kLanes, kLength = R::kLanes * R::kItems;
-  for (int i = thread_index(); i < kLength; i += kHubThreads) {
+  constexpr int kGroups = R::kHubThreads / R::kLanes, kLength = R::kLanes * R::kItems;
+  for (int i = thread_index(); i < kLength; i += R::kHubThreads) {
     float sum = 0;
     for (int g = 0; g < kGroups; ++g) {
       const float value = load(rows + g * kLength + i);
@@ -291,8 +292,8 @@ MOLFUSE_DEVICE void get_row(const float* rows, int lane, float (&values)[R::kIte
 
 /// A block takes one (hub, head) after the other; its groups share the edges.
 template <class R>
-MOLFUSE_KERNEL(kHubThreads, 1) hub_forward(const GraphArgs args) {
-  constexpr int kGroups = kHubThreads / R::kLanes;
+MOLFUSE_KERNEL(R::kHubThreads, 1) hub_forward(const GraphArgs args) {
+  constexpr int kGroups = R::kHubThreads / R::kLanes;
   float* rows = reinterpret_cast<float*>(shared_memory());
   float* largest = rows + kGroups * R::kLanes * R::kItems;
   float* total = largest + kGroups;
@@ -406,8 +407,8 @@ MOLFUSE_KERNEL(kThreads, 2) backward_targets(const GraphArgs args) {
 }
 
 template <class R>
-MOLFUSE_KERNEL(kHubThreads, 1) hub_targets(const GraphArgs args) {
-  constexpr int kGroups = kHubThreads / R::kLanes;
+MOLFUSE_KERNEL(R::kHubThreads, 1) hub_targets(const GraphArgs args) {
+  constexpr int kGroups = R::kHubThreads / R::kLanes;
   float* rows = reinterpret_cast<float*>(shared_memory());
   float* mass = rows + kGroups * R::kLanes * R::kItems;
   float* delta = mass + kGroups;
@@ -475,8 +476,8 @@ MOLFUSE_KERNEL(kThreads, 2) backward_sources(const GraphArgs args) {
 }
 
 template <class R>
-MOLFUSE_KERNEL(kHubThreads, 1) hub_sources(const GraphArgs args) {
-  constexpr int kGroups = kHubThreads / R::kLanes;
+MOLFUSE_KERNEL(R::kHubThreads, 1) hub_sources(const GraphArgs args) {
+  constexpr int kGroups = R::kHubThreads / R::kLanes;
   float* rows = reinterpret_cast<float*>(shared_memory());
   const int group = thread_index() / R::kLanes, lane = lane_index() % R::kLanes;
   const int items = load(args.hub_count) * args.heads;
@@ -516,15 +517,15 @@ void launch_pass(const GraphArgs& args, DeviceCall& call, Pass pass, bool may_ha
   switch (pass) {
     case Pass::forward:
       call.launch("graph_attention forward", attention_forward<R>, grid, kThreads, 0, args);
-      if (may_have_hubs) call.launch("graph_attention hub_forward", hub_forward<R>, hub_grid, kHubThreads, hub_shared<R>(), args);
+      if (may_have_hubs) call.launch("graph_attention hub_forward", hub_forward<R>, hub_grid, R::kHubThreads, hub_shared<R>(), args);
       break;
     case Pass::targets:
       call.launch("graph_attention backward_targets", backward_targets<R>, grid, kThreads, 0, args);
-      if (may_have_hubs) call.launch("graph_attention hub_targets", hub_targets<R>, hub_grid, kHubThreads, hub_shared<R>(), args);
+      if (may_have_hubs) call.launch("graph_attention hub_targets", hub_targets<R>, hub_grid, R::kHubThreads, hub_shared<R>(), args);
       break;
     case Pass::sources:
       call.launch("graph_attention backward_sources", backward_sources<R>, grid, kThreads, 0, args);
-      if (may_have_hubs) call.launch("graph_attention hub_sources", hub_sources<R>, hub_grid, kHubThreads, hub_shared<R>(), args);
+      if (may_have_hubs) call.launch("graph_attention hub_sources", hub_sources<R>, hub_grid, R::kHubThreads, hub_shared<R>(), args);
       break;
   }
 }
