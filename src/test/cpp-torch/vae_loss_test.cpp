@@ -149,7 +149,8 @@ TEST(VaeLoss, InplaceBackwardReusesTheLogitsMemory) {
   const Tensor total = fused(logits, targets, {}, {}, options).at(kTotal);
   const Tensor other = (logits * logits).sum();  // saves the logits
   const Tensors gradient = gradients(total, {weight, logits});
-  EXPECT_TRUE(at::equal(gradient[0], expected));
+  // Made in backward, not in forward, so that the last bits may differ.
+  EXPECT_LE(max_abs(gradient[0] - expected), 1e-6 * max_abs(expected));
   EXPECT_TRUE(gradient[1].is_alias_of(logits));
   EXPECT_THROW(gradients(other, {weight}), std::exception) << "the values other saved are gone";
   EXPECT_THROW(gradients(total, {weight}), std::exception) << "and so are the loss's own";

@@ -29,7 +29,7 @@ struct Case {
 
 /// All results of forward and backward, as f64 in row-major order ([B,T,K] for grad_logits).
 struct Results {
-  std::vector<double> stats, nll, lse, kl_sample, grad_logits, grad_mean, grad_log_var;
+  std::vector<double> stats, nll, lse, kl_sample, grad_logits, grad_mean, grad_log_var, fused_logits;
   double token_scale = 0, latent_scale = 0;  // the largest factors of the gradients
 };
 
@@ -95,7 +95,10 @@ struct Problem {
     a.row_lse = lse.view();
     a.nll = nll.view();
     if (c.latent >= 0) a.kl_sample = kl_sample.view();
+    TestTensor fused = like_logits();
+    if (!none()) a.grad_logits = fused.view();
     EXPECT_EQ(molfuse_vae_loss_forward(&a, &execution), MOLFUSE_OK) << molfuse_last_error();
+    EXPECT_TRUE(fused.unharmed());
     if (none()) {
       a.grad_nll = grad_nll.view();
       a.grad_kl_sample = grad_kl.view();
@@ -115,10 +118,13 @@ struct Problem {
     }
     EXPECT_EQ(molfuse_vae_loss_backward(&a, &execution), MOLFUSE_OK) << molfuse_last_error();
     for (const TestTensor* t : {&stats, &lse, &nll, &kl_sample, &grad_logits, &grad_mean, &grad_log_var}) EXPECT_TRUE(t->unharmed());
-    Results r{stats.values(), nll.values(), lse.values(), kl_sample.values(), {}, {}, {}};
+    Results r{stats.values(), nll.values(), lse.values(), kl_sample.values(), {}, {}, {}, {}};
     for (int64_t b = 0; b < c.batch; ++b) {
       for (int64_t t = 0; t < c.length; ++t) {
-        for (int64_t k = 0; k < c.classes; ++k) r.grad_logits.push_back(grad_logits[logit_index(b, t, k)]);
+        for (int64_t k = 0; k < c.classes; ++k) {
+          r.grad_logits.push_back(grad_logits[logit_index(b, t, k)]);
+          if (!none()) r.fused_logits.push_back(fused[logit_index(b, t, k)]);
+        }
       }
     }
     if (c.latent >= 0) {
@@ -200,6 +206,10 @@ struct Problem {
           const F p = std::exp(log_prob[static_cast<size_t>(n * c.classes + k)]);
           const F gradient = (p - (static_cast<double>(k) == targets[n] ? F{1} : F{0})) * scale;
           r.grad_logits.push_back(masked(b, t) ? 0.0 : stored<F>(c.dtype, gradient));
+          // What forward writes: for an upstream gradient of one, in f16 not divided by the number of tokens.
+          const F one = p - (static_cast<double>(k) == targets[n] ? F{1} : F{0});
+          const F unit = mean_wanted && c.dtype != MOLFUSE_F16 ? one * per_token : one;
+          if (!none()) r.fused_logits.push_back(masked(b, t) ? 0.0 : stored<F>(c.dtype, unit));
         }
       }
       for (int64_t l = 0; l < c.latent; ++l) {
@@ -249,6 +259,9 @@ void check(const Case& c, uint64_t seed) {
   expect_accepted("row_lse", result.lse, eager.lse, reference.lse, problem.wide(), logit);
   expect_accepted("kl_sample", result.kl_sample, eager.kl_sample, reference.kl_sample, problem.wide(), 1);
   expect_accepted("grad_logits", result.grad_logits, eager.grad_logits, reference.grad_logits, c.dtype, reference.token_scale);
+  const double unit = c.reduction == MOLFUSE_REDUCTION_MEAN && c.dtype != MOLFUSE_F16 ? 1 / (reference.stats[MOLFUSE_VAE_TOKEN_COUNT] + 1e-8) : 1;
+  expect_accepted("grad_logits of forward", result.fused_logits, eager.fused_logits, reference.fused_logits, c.dtype,
+                  reference.stats[MOLFUSE_VAE_TOKEN_COUNT] > 0 ? unit : 0);
   expect_accepted("grad_mean", result.grad_mean, eager.grad_mean, reference.grad_mean, latent_type, 0);
   expect_accepted("grad_log_var", result.grad_log_var, eager.grad_log_var, reference.grad_log_var, latent_type, reference.latent_scale);
 }
@@ -648,6 +661,15 @@ TEST(VaeLoss, BadArgumentsAreRefusedByName) {
   forward([&](auto& a) { a.row_lse = wrong.view(); }, {"row_lse", "[3,7]", "[3,8]"});
   forward([](auto& a) { a.reduction = MOLFUSE_REDUCTION_NONE; }, {"nll"});
   forward([&](auto& a) { a.reduction = MOLFUSE_REDUCTION_NONE; a.nll = nll.view(); }, {"kl_sample"});
+  forward([&](auto& a) { a.grad_logits = wrong.view(); }, {"grad_logits"});
+  forward([](auto& a) { a.grad_logits = a.logits; }, {"grad_logits", "memory of its own"});
+  forward([&](auto& a) { a.grad_logits = grad.view(); a.reduction = MOLFUSE_REDUCTION_NONE; }, {"nll"});
+  forward([&](auto& a) {
+    a.grad_logits = grad.view();
+    a.reduction = MOLFUSE_REDUCTION_NONE;
+    a.nll = nll.view();
+    a.mean.data = a.log_var.data = nullptr;
+  }, {"grad_logits", "none"});
   backward([](auto& a) { a.row_lse.data = nullptr; }, {"row_lse", "required"});
   backward([](auto& a) { a.stats.data = nullptr; }, {"stats", "required"});
   backward([](auto& a) { a.grad_stats.size[0] = 4; }, {"grad_stats"});

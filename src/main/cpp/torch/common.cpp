@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "torch/common.h"
 
+#include <algorithm>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/MemoryOverlap.h>
@@ -185,11 +186,16 @@ void refuse_double_backward(const char* op, const variable_list& inputs, variabl
   for (const Tensor& input : inputs) {
     if (input.defined()) defined.push_back(input);
   }
-  if (!torch::autograd::any_variable_requires_grad(defined)) return;
+  // What the operator was given is known to the node that runs, even where none of it was saved.
+  torch::autograd::edge_list edges = torch::autograd::collect_next_edges(defined);
+  if (const auto node = torch::autograd::get_current_node()) {
+    edges.insert(edges.end(), node->next_edges().begin(), node->next_edges().end());
+  }
+  if (std::none_of(edges.begin(), edges.end(), [](const torch::autograd::Edge& edge) { return edge.is_valid(); })) return;
   std::shared_ptr<torch::autograd::Node> node(
       new torch::autograd::Error(std::string("molfuse: unsupported: double backward of molfuse::") + op +
                                      " (its gradient is not itself differentiable)",
-                                 torch::autograd::collect_next_edges(defined)),
+                                 std::move(edges)),
       torch::autograd::deleteNode);
   for (Tensor& gradient : gradients) {
     // A gradient that is somebody else's tensor (passed through) keeps its own history.

@@ -5,8 +5,6 @@
 // For mean and sum the gradients of hidden, weight and weight_bias come out of the forward pass, while the tile of logits
 // they need is still in cache; backward only multiplies them by the upstream gradient (and, of a mean in f16, by one over the
 // number of tokens, see molfuse/vae_loss.h). For none, whose upstream gradient differs by token, backward makes the tiles again.
-#include <limits>
-
 #include "torch/vae_loss.h"
 
 namespace molfuse::torch_ops {
@@ -203,13 +201,10 @@ class LinearVaeLossFunction : public torch::autograd::Function<LinearVaeLossFunc
                      needs_mean, needs_log_var});
       }
       if (!unreduced) {
-        Tensor factor = recon_factor(stats, *upstream.stats, reduction);
-        if (reduction == MOLFUSE_REDUCTION_MEAN && hidden.scalar_type() == at::kHalf) {
-          factor = factor / (stats[MOLFUSE_VAE_TOKEN_COUNT] + 1e-8);
-        }
-        if (ctx->needs_input_grad(0)) gradients[0] = scaled(saved[8], factor);
-        if (ctx->needs_input_grad(1)) gradients[1] = scaled(saved[9], factor);
-        if (needs_bias) gradients[2] = scaled(saved[10], factor);
+        const Tensor factor = recon_factor(stats, *upstream.stats, reduction, hidden.scalar_type());
+        if (ctx->needs_input_grad(0)) gradients[0] = scaled_gradient(saved[8], factor);
+        if (ctx->needs_input_grad(1)) gradients[1] = scaled_gradient(saved[9], factor);
+        if (needs_bias) gradients[2] = scaled_gradient(saved[10], factor);
       }
       if (gradients[1].defined()) gradients[1] = gradients[1].to(weight.scalar_type());
       if (gradients[2].defined()) gradients[2] = gradients[2].to(weight_bias->scalar_type());
@@ -220,27 +215,6 @@ class LinearVaeLossFunction : public torch::autograd::Function<LinearVaeLossFunc
     return gradients;
   }
 
- private:
-  /// S []: d(upstream loss) / d(recon), through total, recon and perplexity.
-  static Tensor recon_factor(const Tensor& stats, const Tensor& grad_stats, int64_t reduction) {
-    // Clamped, since an infinite perplexity that nobody differentiates must not make a NaN.
-    Tensor slope = stats[MOLFUSE_VAE_PERPLEXITY].clamp_max(std::numeric_limits<float>::max());
-    // perplexity is exp of the mean loss of a token, whatever recon is.
-    if (reduction == MOLFUSE_REDUCTION_SUM) slope = slope / (stats[MOLFUSE_VAE_TOKEN_COUNT] + 1e-8);
-    return at::addcmul(grad_stats[MOLFUSE_VAE_TOTAL] + grad_stats[MOLFUSE_VAE_RECON], grad_stats[MOLFUSE_VAE_PERPLEXITY], slope);
-  }
-
-  static Tensor scaled(const Tensor& gradient, const Tensor& factor) {
-    if (factor.is_cpu()) {
-      // The usual case, total.backward(): nothing to multiply.
-      const double value = factor.item().toDouble();
-      return value == 1.0 ? gradient : gradient * value;  // by a number, libtorch multiplies f16 and bf16 in f32
-    }
-    // On a device the value is not known here, and a tensor would be rounded to the gradient's type first: a loss scale of
-    // 65536 is infinite in f16.
-    if (gradient.scalar_type() == factor.scalar_type()) return gradient * factor;
-    return gradient.to(factor.scalar_type()).mul_(factor).to(gradient.scalar_type());
-  }
 };
 
 variable_list linear_vae_loss_any(const Tensor& hidden, const Tensor& weight, const OptionalTensor& weight_bias,

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // molfuse::vae_loss (mean and sum) and vae_loss_unreduced (none).
 // Autocast: logits, mean and log_var are taken in the type they have; every statistic is f32 (f64 for f64 logits).
+//
+// For mean and sum the gradient of the logits comes out of the forward pass, which has each row and its exponentials in cache; backward
+// only multiplies it by the upstream gradient, and the logits are not kept. For none, whose upstream gradient differs by token, and for
+// inplace_backward, where the gradient takes the logits' memory, backward computes it.
+#include <limits>
+
 #include "torch/vae_loss.h"
 
 namespace molfuse::torch_ops {
@@ -43,6 +49,54 @@ LossOutputs empty_loss_outputs(const Tensor& input, const Tensor& targets, int64
     outputs.kl_sample = at::empty_symint({targets.sym_size(0)}, options);
   }
   return outputs;
+}
+
+namespace {
+
+/// The factor as a number, where the statistics can be read.
+template <class S>
+double factor_value(const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type) {
+  const S* s = stats.const_data_ptr<S>();
+  const S* g = grad_stats.const_data_ptr<S>();
+  const double count = static_cast<double>(s[MOLFUSE_VAE_TOKEN_COUNT]) + 1e-8;
+  double factor = static_cast<double>(g[MOLFUSE_VAE_TOTAL]) + static_cast<double>(g[MOLFUSE_VAE_RECON]);
+  // An infinite perplexity that nobody differentiates must not make a NaN.
+  if (g[MOLFUSE_VAE_PERPLEXITY] != 0) {
+    const double slope = static_cast<double>(g[MOLFUSE_VAE_PERPLEXITY]) * static_cast<double>(s[MOLFUSE_VAE_PERPLEXITY]);
+    // perplexity is exp of the mean loss of a token, whatever recon is.
+    factor += reduction == MOLFUSE_REDUCTION_SUM ? slope / count : slope;
+  }
+  // In f16 forward's gradients are of the sum, see molfuse/vae_loss.h.
+  return reduction == MOLFUSE_REDUCTION_MEAN && input_type == at::kHalf ? factor / count : factor;
+}
+
+}  // namespace
+
+Tensor recon_factor(const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type) {
+  if (stats.is_cpu()) {
+    const double value = stats.scalar_type() == at::kDouble ? factor_value<double>(stats, grad_stats, reduction, input_type)
+                                                            : factor_value<float>(stats, grad_stats, reduction, input_type);
+    return at::scalar_tensor(value, at::kDouble);
+  }
+  // On a device the same, where the numbers are. Clamped, since an infinite perplexity that nobody differentiates must not make a NaN.
+  Tensor slope = stats[MOLFUSE_VAE_PERPLEXITY].clamp_max(std::numeric_limits<float>::max());
+  if (reduction == MOLFUSE_REDUCTION_SUM) slope = slope / (stats[MOLFUSE_VAE_TOKEN_COUNT] + 1e-8);
+  Tensor factor =
+      at::addcmul(grad_stats[MOLFUSE_VAE_TOTAL] + grad_stats[MOLFUSE_VAE_RECON], grad_stats[MOLFUSE_VAE_PERPLEXITY], slope);
+  if (reduction == MOLFUSE_REDUCTION_MEAN && input_type == at::kHalf) factor = factor / (stats[MOLFUSE_VAE_TOKEN_COUNT] + 1e-8);
+  return factor;
+}
+
+Tensor scaled_gradient(const Tensor& gradient, const Tensor& factor) {
+  if (factor.is_cpu()) {
+    // The usual case, total.backward(): nothing to multiply.
+    const double value = factor.item().toDouble();
+    return value == 1.0 ? gradient : gradient * value;  // by a number, libtorch multiplies f16 and bf16 in f32
+  }
+  // On a device the value is not known here, and a tensor would be rounded to the gradient's type first: a loss scale of
+  // 65536 is infinite in f16.
+  if (gradient.scalar_type() == factor.scalar_type()) return gradient * factor;
+  return gradient.to(factor.scalar_type()).mul_(factor).to(gradient.scalar_type());
 }
 
 variable_list split_stats(const Tensor& stats) { return stats.unbind(0); }
@@ -114,38 +168,51 @@ molfuse_vae_loss_args loss_args(const Tensor& logits, const Tensor& targets, con
   return args;
 }
 
-using VaeLossForwardSignature = FourTensors(const Tensor& logits, const Tensor& targets, const OptionalTensor& mean,
+using FiveTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+/// save: 0 nothing for backward, 1 row_lse, 2 the gradient of the logits.
+using VaeLossForwardSignature = FiveTensors(const Tensor& logits, const Tensor& targets, const OptionalTensor& mean,
                                             const OptionalTensor& log_var, double beta, int64_t pad_index, int64_t reduction,
-                                            bool class_second, bool save_row_lse);
+                                            bool class_second, int64_t save);
+constexpr int64_t kSaveNothing = 0, kSaveRowLse = 1, kSaveGradient = 2;
 using VaeLossBackwardSignature = ThreeTensors(const OptionalTensor& grad_stats, const OptionalTensor& grad_nll,
                                               const OptionalTensor& grad_kl_sample, const Tensor& logits,
                                               const Tensor& targets, const OptionalTensor& mean,
-                                              const OptionalTensor& log_var, const Tensor& stats, const Tensor& row_lse,
-                                              double beta, int64_t pad_index, int64_t reduction, bool class_second,
+                                              const OptionalTensor& log_var, const Tensor& stats,
+                                              const OptionalTensor& row_lse, double beta, int64_t pad_index, int64_t reduction, bool class_second,
                                               const OptionalTensor& grad_logits, std::array<bool, 3> output_mask);
 
-FourTensors vae_loss_forward_meta(const Tensor& logits, const Tensor& targets, const OptionalTensor& mean,
-                                  const OptionalTensor& log_var, double, int64_t, int64_t reduction, bool class_second,
-                                  bool save_row_lse) {
-  check_vae_loss(logits, targets, mean, log_var, class_second);
-  return empty_loss_outputs(logits, targets, reduction, save_row_lse).tuple();
+FiveTensors with_gradient(const LossOutputs& outputs, const Tensor& grad_logits) {
+  return std::tuple_cat(outputs.tuple(), std::make_tuple(grad_logits));
 }
 
-FourTensors vae_loss_forward(const Tensor& logits, const Tensor& targets, const OptionalTensor& mean,
-                             const OptionalTensor& log_var, double beta, int64_t pad_index, int64_t reduction,
-                             bool class_second, bool save_row_lse) {
+FiveTensors vae_loss_forward_meta(const Tensor& logits, const Tensor& targets, const OptionalTensor& mean,
+                                  const OptionalTensor& log_var, double, int64_t, int64_t reduction, bool class_second,
+                                  int64_t save) {
   check_vae_loss(logits, targets, mean, log_var, class_second);
-  const LossOutputs outputs = empty_loss_outputs(logits, targets, reduction, save_row_lse);
+  return with_gradient(empty_loss_outputs(logits, targets, reduction, save == kSaveRowLse),
+                       save == kSaveGradient ? at::empty_like(logits) : Tensor());
+}
+
+FiveTensors vae_loss_forward(const Tensor& logits, const Tensor& targets, const OptionalTensor& mean,
+                             const OptionalTensor& log_var, double beta, int64_t pad_index, int64_t reduction,
+                             bool class_second, int64_t save) {
+  check_vae_loss(logits, targets, mean, log_var, class_second);
+  const LossOutputs outputs = empty_loss_outputs(logits, targets, reduction, save == kSaveRowLse);
   molfuse_vae_loss_args args = loss_args(logits, targets, mean, log_var, beta, pad_index, reduction, class_second);
   outputs.give_to(args);
+  Tensor grad_logits;
+  if (save == kSaveGradient) {
+    grad_logits = at::empty_like(logits);
+    args.grad_logits = view("grad_logits", grad_logits);
+  }
   const Execution execution(logits);
   check_status(molfuse_vae_loss_forward(&args, execution.get()), "vae_loss");
-  return outputs.tuple();
+  return with_gradient(outputs, grad_logits);
 }
 
 ThreeTensors vae_loss_backward_meta(const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const Tensor& logits,
                                     const Tensor&, const OptionalTensor& mean, const OptionalTensor& log_var, const Tensor&,
-                                    const Tensor&, double, int64_t, int64_t, bool, const OptionalTensor& grad_logits,
+                                    const OptionalTensor&, double, int64_t, int64_t, bool, const OptionalTensor& grad_logits,
                                     std::array<bool, 3> output_mask) {
   return {output_mask[0] && !has(grad_logits) ? at::empty_like(logits) : Tensor(),
           output_mask[1] && has(mean) ? at::empty_like(*mean) : Tensor(),
@@ -156,8 +223,8 @@ ThreeTensors vae_loss_backward_meta(const OptionalTensor&, const OptionalTensor&
 ThreeTensors vae_loss_backward(const OptionalTensor& grad_stats, const OptionalTensor& grad_nll,
                                const OptionalTensor& grad_kl_sample, const Tensor& logits, const Tensor& targets,
                                const OptionalTensor& mean, const OptionalTensor& log_var, const Tensor& stats,
-                               const Tensor& row_lse, double beta, int64_t pad_index, int64_t reduction, bool class_second,
-                               const OptionalTensor& grad_logits, std::array<bool, 3> output_mask) {
+                               const OptionalTensor& row_lse, double beta, int64_t pad_index, int64_t reduction,
+                               bool class_second, const OptionalTensor& grad_logits, std::array<bool, 3> output_mask) {
   check_vae_loss(logits, targets, mean, log_var, class_second);
   Tensor new_grad_logits;
   if (has(grad_logits)) {
@@ -194,51 +261,59 @@ struct LossCall {
   bool inplace_backward;
 };
 
-FourTensors call_forward(const Tensor& logits, const Tensor& targets, const OptionalTensor& mean, const OptionalTensor& log_var,
-                         const LossCall& call, bool save_row_lse) {
+FiveTensors call_forward(const Tensor& logits, const Tensor& targets, const OptionalTensor& mean, const OptionalTensor& log_var,
+                         const LossCall& call, int64_t save) {
   static const auto op = find_operator<VaeLossForwardSignature>("molfuse::_vae_loss_forward");
   at::AutoDispatchBelowADInplaceOrView guard;
-  return op.call(logits, targets, mean, log_var, call.beta, call.pad_index, call.reduction, call.class_second, save_row_lse);
+  return op.call(logits, targets, mean, log_var, call.beta, call.pad_index, call.reduction, call.class_second, save);
 }
 
 class VaeLossFunction : public torch::autograd::Function<VaeLossFunction> {
  public:
   static variable_list forward(AutogradContext* ctx, const Tensor& logits, const OptionalTensor& mean,
                                const OptionalTensor& log_var, const LossCall& call, const SavedOnly& targets) {
-    auto [stats, row_lse, nll, kl_sample] = call_forward(logits, targets.tensor, mean, log_var, call, true);
-    // The scalars returned share the memory of stats, so that a change of one in place must not reach what backward reads.
-    ctx->save_for_backward(
-        {logits, targets.tensor, value_or_undefined(mean), value_or_undefined(log_var), stats.clone(), row_lse});
+    const bool in_forward = call.reduction != MOLFUSE_REDUCTION_NONE && !call.inplace_backward && logits.requires_grad();
+    auto [stats, row_lse, nll, kl_sample, grad_logits] =
+        call_forward(logits, targets.tensor, mean, log_var, call, in_forward ? kSaveGradient : kSaveRowLse);
+    // The scalars returned share the memory of stats, so that a change of one in place must not reach what backward reads. With the
+    // gradient there, the logits' values are not needed any more; what still asks for their shape finds it in the gradient.
+    ctx->save_for_backward({in_forward ? grad_logits : logits, targets.tensor, value_or_undefined(mean),
+                            value_or_undefined(log_var), stats.clone(), row_lse});
     ctx->set_materialize_grads(false);
     auto& saved = ctx->saved_data;
     saved["beta"] = call.beta;
     saved["integers"] =
-        c10::List<int64_t>({call.pad_index, call.reduction, call.class_second, call.inplace_backward});
+        c10::List<int64_t>({call.pad_index, call.reduction, call.class_second, call.inplace_backward, in_forward});
     return loss_results(ctx, stats, nll, kl_sample);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     variable_list gradients(5);
     const auto saved = ctx->get_saved_variables();
-    const Tensor& logits = saved[0];
+    const Tensor& logits = saved[0];  // or their gradient, if forward made it
     const OptionalTensor mean = optional_of(saved[2]), log_var = optional_of(saved[3]);
     const auto integers = ctx->saved_data["integers"].toIntVector();
     const LossGradients upstream(integers[1], saved[4], grads);
     if (!upstream.any()) return gradients;
-    const bool needs_logits = ctx->needs_input_grad(0);
-    const std::array<bool, 3> mask = {needs_logits, has(mean) && ctx->needs_input_grad(1),
+    const bool made = integers[4] != 0, needs_logits = ctx->needs_input_grad(0);
+    const std::array<bool, 3> mask = {needs_logits && !made, has(mean) && ctx->needs_input_grad(1),
                                       has(mean) && ctx->needs_input_grad(2)};
     const bool in_place = needs_logits && integers[3] != 0;
     static const auto op = find_operator<VaeLossBackwardSignature>("molfuse::_vae_loss_backward");
     {
       at::AutoDispatchBelowADInplaceOrView guard;
-      // detach() shares memory and version counter: whoever saved the logits learns that their values are gone.
-      const Tensor target_memory = in_place ? logits.detach() : Tensor();
-      std::tie(gradients[0], gradients[1], gradients[2]) =
-          op.call(upstream.stats, upstream.nll, upstream.kl_sample, logits, saved[1], mean, log_var, saved[4], saved[5],
-                  ctx->saved_data["beta"].toDouble(), integers[0], integers[1], integers[2] != 0, optional_of(target_memory),
-                  mask);
-      if (in_place) gradients[0] = target_memory;
+      if (mask[0] || mask[1] || mask[2]) {
+        // detach() shares memory and version counter: whoever saved the logits learns that their values are gone.
+        const Tensor target_memory = in_place ? logits.detach() : Tensor();
+        std::tie(gradients[0], gradients[1], gradients[2]) =
+            op.call(upstream.stats, upstream.nll, upstream.kl_sample, logits, saved[1], mean, log_var, saved[4],
+                    optional_of(saved[5]), ctx->saved_data["beta"].toDouble(), integers[0], integers[1], integers[2] != 0,
+                    optional_of(target_memory), mask);
+        if (in_place) gradients[0] = target_memory;
+      }
+      if (made && needs_logits) {
+        gradients[0] = scaled_gradient(logits, recon_factor(saved[4], *upstream.stats, integers[1], logits.scalar_type()));
+      }
     }
     if (in_place) torch::autograd::impl::bump_version(logits);
     variable_list inputs = grads;
@@ -263,7 +338,7 @@ variable_list vae_loss_any(const Tensor& logits, const Tensor& targets, const Op
     }
     return VaeLossFunction::apply(logits, mean, log_var, call, SavedOnly{targets});
   }
-  auto [stats, row_lse, nll, kl_sample] = call_forward(logits, targets, mean, log_var, call, false);
+  const auto [stats, row_lse, nll, kl_sample, grad_logits] = call_forward(logits, targets, mean, log_var, call, kSaveNothing);
   return plain_loss_results(stats, nll, kl_sample);
 }
 
@@ -315,10 +390,11 @@ TORCH_LIBRARY_FRAGMENT(molfuse, m) {
       TORCH_FN(vae_loss_unreduced));
   m.def(
       "_vae_loss_forward(Tensor logits, Tensor targets, Tensor? mean, Tensor? log_var, float beta, int pad_index, "
-      "int reduction, bool class_second, bool save_row_lse) -> (Tensor stats, Tensor row_lse, Tensor nll, Tensor kl_sample)");
+      "int reduction, bool class_second, int save) -> (Tensor stats, Tensor row_lse, Tensor nll, Tensor kl_sample, "
+      "Tensor grad_logits)");
   m.def(
       "_vae_loss_backward(Tensor? grad_stats, Tensor? grad_nll, Tensor? grad_kl_sample, Tensor logits, Tensor targets, "
-      "Tensor? mean, Tensor? log_var, Tensor stats, Tensor row_lse, float beta, int pad_index, int reduction, "
+      "Tensor? mean, Tensor? log_var, Tensor stats, Tensor? row_lse, float beta, int pad_index, int reduction, "
       "bool class_second, Tensor(a!)? grad_logits, bool[3] output_mask) -> (Tensor, Tensor, Tensor)");
 }
 

@@ -74,6 +74,81 @@ MOLFUSE_INLINE void add_classes(const A* x, int64_t ld, int64_t classes, int64_t
   }
 }
 
+/// What backward needs of each token of a tile, by column; scale is 0 at padding.
+template <class A>
+struct TileTokens {
+  alignas(64) A shift[kTileTokens];
+  alignas(64) A scale[kTileTokens];
+  alignas(64) A factor[kTileTokens];
+  alignas(64) A target_logit[kTileTokens];
+  alignas(64) A target_gradient[kTileTokens];
+  alignas(64) typename VecTypes<A>::Int unmasked[kTileTokens];  // -1 or 0
+  // By column, not token, as the last may overlap its neighbour.
+  alignas(64) A total[kTileTokens + width<A>];
+};
+
+/// kTotals: the sums of the terms are there already, by column, and the terms are computed once more only.
+template <class T, bool kPartial, bool kKeep, bool kTotals = false>
+MOLFUSE_INLINE void backward_columns(const VaeLossProblem& p, const T* x, T* out, int64_t count, TileTokens<accumulate_t<T>>& tokens,
+                                     accumulate_t<T>* terms) {
+  using A = accumulate_t<T>;
+  const int64_t columns = (count + width<A> - 1) / width<A>, terms_ld = columns * width<A>;
+  auto term = [&](int64_t k, int64_t at) __attribute__((always_inline)) {
+    const T* from = x + k * p.logits_class + at;
+    return exp_softmax((kPartial ? load_partial(from, count) : load(from)) - load(tokens.shift + at));
+  };
+  for (int64_t c = 0; c < columns && !kTotals; ++c) store(tokens.total + c * width<A>, vec<A>{});
+  for (int64_t k = 0; k < p.classes && !kTotals; ++k) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const vec<A> e = term(k, column_at<A>(c, count));
+      store(tokens.total + c * width<A>, load(tokens.total + c * width<A>) + e);
+      if (kKeep) store(terms + k * terms_ld + c * width<A>, e);
+    }
+  }
+  for (int64_t c = 0; c < columns; ++c) {
+    const int64_t at = column_at<A>(c, count);
+    const vec<A> inverse = A{1} / load(tokens.total + c * width<A>), scale = load(tokens.scale + at);
+    const vec<A> target = exp_softmax(load(tokens.target_logit + at) - load(tokens.shift + at));
+    store(tokens.target_gradient + at, (target * inverse - A{1}) * scale);
+    store(tokens.factor + at, inverse * scale);
+  }
+  for (int64_t k = 0; k < p.classes; ++k) {
+    T* to = out + k * p.grad_class;
+    // The overlapping column is made before its neighbour is written, which may share memory with the logits.
+    const vec<A> last = kKeep ? vec<A>{} : term(k, column_at<A>(columns - 1, count));
+    for (int64_t c = 0; c < columns; ++c) {
+      const int64_t at = column_at<A>(c, count);
+      const vec<A> e = kKeep ? load(terms + k * terms_ld + c * width<A>) : c + 1 < columns ? term(k, at) : last;
+      ivec<A> unmasked;
+      __builtin_memcpy(&unmasked, tokens.unmasked + at, sizeof unmasked);
+      // Selected, not multiplied by 0: a masked token's logits may be NaN.
+      const vec<A> gradient = unmasked ? e * load(tokens.factor + at) : vec<A>{};
+      if (kPartial) {
+        store_partial(to, count, gradient);
+      } else {
+        store(to + at, gradient);
+      }
+    }
+  }
+}
+
+template <class T, bool kTotals>
+MOLFUSE_INLINE void write_tile_gradient(const VaeLossProblem& p, const T* logits, int64_t b, int64_t begin, int64_t count,
+                                        TileTokens<accumulate_t<T>>& tokens, accumulate_t<T>* terms) {
+  using A = accumulate_t<T>;
+  T* out = static_cast<T*>(p.grad_logits) + b * p.grad_batch + begin;
+  if (count < width<A>) {
+    backward_columns<T, true, false, kTotals>(p, logits, out, count, tokens, terms);
+  } else if (!kTotals && p.classes <= kKeptClasses) {
+    backward_columns<T, false, !kTotals, kTotals>(p, logits, out, count, tokens, terms);
+  } else {
+    backward_columns<T, false, false, kTotals>(p, logits, out, count, tokens, terms);
+  }
+  for (int64_t n = 0; n < count; ++n) {
+    if (tokens.unmasked[n] != 0) out[p.targets.at(b, begin + n) * p.grad_class + n] = FromFloat<T>::of(tokens.target_gradient[n]);
+  }
+}
+
 template <class T>
 void forward_tile(const VaeLossProblem& p, int64_t b, int64_t begin, int64_t end, TokenSums* sums) {
   using A = accumulate_t<T>;
@@ -130,66 +205,26 @@ void forward_tile(const VaeLossProblem& p, int64_t b, int64_t begin, int64_t end
   }
   sums->nll = block.finish(count);
   sums->correct = correct;
+  if (p.grad_logits != nullptr) {
+    TileTokens<A> tokens;
+    for (int64_t n = 0; n < count || n < width<A>; ++n) {
+      const bool unmasked = n < count && p.targets.at(b, begin + n) != p.targets.pad;
+      tokens.unmasked[n] = unmasked ? -1 : 0;
+      tokens.shift[n] = unmasked ? block.shift[n] : A{0};
+      tokens.scale[n] = unmasked ? static_cast<A>(p.row_scale) : A{0};
+      tokens.target_logit[n] = unmasked ? block.target[n] : A{0};
+    }
+    for (int64_t c = 0; c * width<A> < count; ++c) {
+      for (int l = 0; l < width<A>; ++l) {
+        const int64_t n = column_at<A>(c, count) + l;
+        tokens.total[c * width<A> + l] = n < count ? block.total[n] : A{1};
+      }
+    }
+    write_tile_gradient<T, true>(p, logits, b, begin, count, tokens, nullptr);
+  }
   for (int64_t n = 0; n < count; ++n) {
     if (p.row_lse.data != nullptr) *token_at<A>(p.row_lse, b, begin + n) = block.lse[n];
     if (p.nll.data != nullptr) *token_at<A>(p.nll, b, begin + n) = block.nll[n];
-  }
-}
-
-/// What backward needs of each token of a tile, by column; scale is 0 at padding.
-template <class A>
-struct TileTokens {
-  alignas(64) A shift[kTileTokens];
-  alignas(64) A scale[kTileTokens];
-  alignas(64) A factor[kTileTokens];
-  alignas(64) A target_logit[kTileTokens];
-  alignas(64) A target_gradient[kTileTokens];
-  alignas(64) typename VecTypes<A>::Int unmasked[kTileTokens];  // -1 or 0
-  // By column, not token, as the last may overlap its neighbour.
-  alignas(64) A total[kTileTokens + width<A>];
-};
-
-template <class T, bool kPartial, bool kKeep>
-MOLFUSE_INLINE void backward_columns(const VaeLossProblem& p, const T* x, T* out, int64_t count, TileTokens<accumulate_t<T>>& tokens,
-                                     accumulate_t<T>* terms) {
-  using A = accumulate_t<T>;
-  const int64_t columns = (count + width<A> - 1) / width<A>, terms_ld = columns * width<A>;
-  auto term = [&](int64_t k, int64_t at) __attribute__((always_inline)) {
-    const T* from = x + k * p.logits_class + at;
-    return exp_softmax((kPartial ? load_partial(from, count) : load(from)) - load(tokens.shift + at));
-  };
-  for (int64_t c = 0; c < columns; ++c) store(tokens.total + c * width<A>, vec<A>{});
-  for (int64_t k = 0; k < p.classes; ++k) {
-    for (int64_t c = 0; c < columns; ++c) {
-      const vec<A> e = term(k, column_at<A>(c, count));
-      store(tokens.total + c * width<A>, load(tokens.total + c * width<A>) + e);
-      if (kKeep) store(terms + k * terms_ld + c * width<A>, e);
-    }
-  }
-  for (int64_t c = 0; c < columns; ++c) {
-    const int64_t at = column_at<A>(c, count);
-    const vec<A> inverse = A{1} / load(tokens.total + c * width<A>), scale = load(tokens.scale + at);
-    const vec<A> target = exp_softmax(load(tokens.target_logit + at) - load(tokens.shift + at));
-    store(tokens.target_gradient + at, (target * inverse - A{1}) * scale);
-    store(tokens.factor + at, inverse * scale);
-  }
-  for (int64_t k = 0; k < p.classes; ++k) {
-    T* to = out + k * p.grad_class;
-    // The overlapping column is made before its neighbour is written, which may share memory with the logits.
-    const vec<A> last = kKeep ? vec<A>{} : term(k, column_at<A>(columns - 1, count));
-    for (int64_t c = 0; c < columns; ++c) {
-      const int64_t at = column_at<A>(c, count);
-      const vec<A> e = kKeep ? load(terms + k * terms_ld + c * width<A>) : c + 1 < columns ? term(k, at) : last;
-      ivec<A> unmasked;
-      __builtin_memcpy(&unmasked, tokens.unmasked + at, sizeof unmasked);
-      // Selected, not multiplied by 0: a masked token's logits may be NaN.
-      const vec<A> gradient = unmasked ? e * load(tokens.factor + at) : vec<A>{};
-      if (kPartial) {
-        store_partial(to, count, gradient);
-      } else {
-        store(to + at, gradient);
-      }
-    }
   }
 }
 
@@ -198,7 +233,6 @@ void backward_tile(const VaeLossProblem& p, int64_t b, int64_t begin, int64_t en
   using A = accumulate_t<T>;
   const int64_t count = end - begin;
   const T* logits = static_cast<const T*>(p.logits) + b * p.logits_batch + begin;
-  T* out = static_cast<T*>(p.grad_logits) + b * p.grad_batch + begin;
   TileTokens<A> tokens;
   for (int64_t n = 0; n < count || n < width<A>; ++n) {
     const int64_t target = n < count ? p.targets.at(b, begin + n) : p.targets.pad;
@@ -208,16 +242,7 @@ void backward_tile(const VaeLossProblem& p, int64_t b, int64_t begin, int64_t en
     tokens.scale[n] = !unmasked ? A{0} : p.grad_nll.data != nullptr ? *token_at<A>(p.grad_nll, b, begin + n) : static_cast<A>(p.row_scale);
     tokens.target_logit[n] = unmasked ? static_cast<A>(to_float(logits[target * p.logits_class + n])) : A{0};
   }
-  if (count < width<A>) {
-    backward_columns<T, true, false>(p, logits, out, count, tokens, terms);
-  } else if (p.classes <= kKeptClasses) {
-    backward_columns<T, false, true>(p, logits, out, count, tokens, terms);
-  } else {
-    backward_columns<T, false, false>(p, logits, out, count, tokens, terms);
-  }
-  for (int64_t n = 0; n < count; ++n) {
-    if (tokens.unmasked[n] != 0) out[p.targets.at(b, begin + n) * p.grad_class + n] = FromFloat<T>::of(tokens.target_gradient[n]);
-  }
+  write_tile_gradient<T, false>(p, logits, b, begin, count, tokens, terms);
 }
 
 }  // namespace

@@ -67,11 +67,53 @@ struct RowCover {
   }
 };
 
-/// Softmax of the rows first..first+width-1, the last row standing in for missing ones.
+template <class T>
+MOLFUSE_INLINE T* gradient_row(const VaeLossProblem& p, int64_t b, int64_t t) {
+  return static_cast<T*>(p.grad_logits) + b * p.grad_batch + t * p.grad_token;
+}
+
+template <class T>
+MOLFUSE_INLINE void zero_gradient_row(const VaeLossProblem& p, int64_t b, int64_t t) {
+  T* out = gradient_row<T>(p, b, t);
+  if (p.grad_class == 1) {
+    __builtin_memset(static_cast<void*>(out), 0, static_cast<size_t>(p.classes) * sizeof(T));
+  } else {
+    for (int64_t j = 0; j < p.classes; ++j) out[j * p.grad_class] = FromFloat<T>::of(accumulate_t<T>{0});
+  }
+}
+
+template <class T>
+MOLFUSE_INLINE void write_row(T* out, int64_t stride, int64_t count, const accumulate_t<T>* values, accumulate_t<T> factor) {
+  using A = accumulate_t<T>;
+  if (stride == 1 && count >= width<A>) {
+    each_vector<A>(count, [&](int64_t j, int64_t) __attribute__((always_inline)) { store(out + j, load(values + j) * factor); });
+  } else {
+    for (int64_t j = 0; j < count; ++j) out[j * stride] = FromFloat<T>::of(values[j] * factor);
+  }
+}
+
+/// One row of the gradient out of the row's terms, exp(x - shift), and one over their sum.
 template <class T, int VECTORS>
-MOLFUSE_INLINE void forward_group(const VaeLossProblem& p, const Rows& rows, int64_t first, TokenBlock<accumulate_t<T>>& block) {
+MOLFUSE_INLINE void write_gradient(const VaeLossProblem& p, const RowCover<accumulate_t<T>, VECTORS>& cover, T* out, const accumulate_t<T>* terms,
+                                   accumulate_t<T> inverse, accumulate_t<T> scale, int64_t target) {
+  using A = accumulate_t<T>;
+  const A factor = inverse * scale;
+  if (p.grad_class == 1) {
+    cover.rest([&](int64_t j) __attribute__((always_inline)) { store(out + j, load(terms + j) * factor); });
+    store(out + cover.last, load(terms + cover.last) * factor);
+  } else {
+    write_row(out, p.grad_class, p.classes, terms, factor);
+  }
+  out[target * p.grad_class] = FromFloat<T>::of((terms[target] * inverse - A{1}) * scale);
+}
+
+/// Softmax of the rows first..first+width-1, the last row standing in for missing ones. e: room for the terms of a gradient.
+template <class T, int VECTORS, bool GRADIENT>
+MOLFUSE_INLINE void forward_group(const VaeLossProblem& p, const Rows& rows, int64_t first, TokenBlock<accumulate_t<T>>& block,
+                                  accumulate_t<T>* e) {
   using A = accumulate_t<T>;
   const RowCover<A, VECTORS> cover(p.classes);
+  const int64_t ld = (cover.full + 1) * width<A>;
   const T* x[width<A>];
   vec<A> lanes[width<A>];
   for (int r = 0; r < width<A>; ++r) {
@@ -84,12 +126,27 @@ MOLFUSE_INLINE void forward_group(const VaeLossProblem& p, const Rows& rows, int
   for (int r = 0; r < width<A>; ++r) {
     const T* row = x[r];
     const A shift = block.shift[first + r];
-    vec<A> total = exp_softmax(load(row + cover.last) - shift);
-    total = cover.counted ? total : vec<A>{};
-    cover.rest([&](int64_t j) __attribute__((always_inline)) { total += exp_softmax(load(row + j) - shift); });
+    A* const terms = e + r * ld;
+    const vec<A> last = exp_softmax(load(row + cover.last) - shift);
+    vec<A> total = cover.counted ? last : vec<A>{};
+    cover.rest([&](int64_t j) __attribute__((always_inline)) {
+      const vec<A> v = exp_softmax(load(row + j) - shift);
+      if constexpr (GRADIENT) store(terms + j, v);
+      total += v;
+    });
+    if constexpr (GRADIENT) store(terms + cover.last, last);
     lanes[r] = total;
   }
-  store(block.total + first, add_rows<A>(lanes));
+  const vec<A> total = add_rows<A>(lanes);
+  store(block.total + first, total);
+  if constexpr (GRADIENT) {
+    alignas(64) A inverse[width<A>];
+    store(inverse, A{1} / total);
+    for (int r = 0; r < width<A> && first + r < rows.count; ++r) {
+      write_gradient<T, VECTORS>(p, cover, gradient_row<T>(p, rows.batch[first + r], rows.token[first + r]), e + r * ld, inverse[r],
+                                 static_cast<A>(p.row_scale), rows.target[first + r]);
+    }
+  }
 }
 
 /// Calls function(Constant<VECTORS>{}) with the number of vectors of a row, or 0.
@@ -102,6 +159,20 @@ MOLFUSE_INLINE void with_vectors(int64_t classes, Function&& function) {
     case 5: function(Constant<5>{}); break;
     case 6: function(Constant<6>{}); break;
     default: function(Constant<0>{}); break;
+  }
+}
+
+/// The gradient of one row of any length and stride, chunk by chunk; its terms are computed again.
+template <class T>
+MOLFUSE_INLINE void write_long_gradient(const VaeLossProblem& p, const T* x, T* out, int64_t target, accumulate_t<T> shift,
+                                        accumulate_t<T> inverse, accumulate_t<T> scale, accumulate_t<T>* e) {
+  using A = accumulate_t<T>;
+  for (int64_t k = 0; k < p.classes; k += kRowChunk) {
+    const int64_t count = p.classes - k < kRowChunk ? p.classes - k : kRowChunk;
+    row_exponentials<A, true>(row_values(x + k * p.logits_class, p.logits_class, count, e), count, shift, e);
+    const A at_target = target >= k && target < k + count ? e[target - k] : A{0};
+    write_row(out + k * p.grad_class, p.grad_class, count, e, inverse * scale);
+    if (target >= k && target < k + count) out[target * p.grad_class] = FromFloat<T>::of((at_target * inverse - A{1}) * scale);
   }
 }
 
@@ -125,6 +196,10 @@ MOLFUSE_INLINE void forward_row(const VaeLossProblem& p, const Rows& rows, int64
   }
   block.shift[n] = shift;
   block.total[n] = total;
+  if (p.grad_logits != nullptr) {
+    const A scale = static_cast<A>(p.row_scale);
+    write_long_gradient<T>(p, row, gradient_row<T>(p, rows.batch[n], rows.token[n]), rows.target[n], shift, A{1} / total, scale, buffer);
+  }
 }
 
 template <class T>
@@ -136,10 +211,16 @@ void forward_rows(const VaeLossProblem& p, int64_t begin, int64_t end, TokenSums
   list_rows(p, begin, end, rows, [&](int64_t b, int64_t t) __attribute__((always_inline)) {
     if (p.row_lse.data != nullptr) *token_at<A>(p.row_lse, b, t) = 0;
     if (p.nll.data != nullptr) *token_at<A>(p.nll, b, t) = 0;
+    if (p.grad_logits != nullptr) zero_gradient_row<T>(p, b, t);
   });
   if (p.logits_class == 1 && p.classes >= width<A> && p.classes <= kGroupClasses) {
     with_vectors<A>(p.classes, [&](auto vectors) {
-      for (int64_t n = 0; n < rows.count; n += width<A>) forward_group<T, decltype(vectors)::value>(p, rows, n, block);
+      constexpr int kVectors = decltype(vectors)::value;
+      if (p.grad_logits != nullptr) {
+        for (int64_t n = 0; n < rows.count; n += width<A>) forward_group<T, kVectors, true>(p, rows, n, block, buffer);
+      } else {
+        for (int64_t n = 0; n < rows.count; n += width<A>) forward_group<T, kVectors, false>(p, rows, n, block, buffer);
+      }
     });
   } else {
     for (int64_t n = 0; n < rows.count; ++n) forward_row<T>(p, rows, n, block, buffer);
@@ -161,16 +242,6 @@ void forward_rows(const VaeLossProblem& p, int64_t begin, int64_t end, TokenSums
 }
 
 template <class T>
-MOLFUSE_INLINE void write_row(T* out, int64_t stride, int64_t count, const accumulate_t<T>* values, accumulate_t<T> factor) {
-  using A = accumulate_t<T>;
-  if (stride == 1 && count >= width<A>) {
-    each_vector<A>(count, [&](int64_t j, int64_t) __attribute__((always_inline)) { store(out + j, load(values + j) * factor); });
-  } else {
-    for (int64_t j = 0; j < count; ++j) out[j * stride] = FromFloat<T>::of(values[j] * factor);
-  }
-}
-
-template <class T>
 struct BackwardRow {
   T* out;
   accumulate_t<T> shift, scale;
@@ -180,7 +251,7 @@ template <class T>
 MOLFUSE_INLINE BackwardRow<T> backward_row_of(const VaeLossProblem& p, const Rows& rows, int64_t n) {
   using A = accumulate_t<T>;
   const int64_t b = rows.batch[n], t = rows.token[n];
-  return {static_cast<T*>(p.grad_logits) + b * p.grad_batch + t * p.grad_token, *token_at<A>(p.row_lse, b, t),
+  return {gradient_row<T>(p, b, t), *token_at<A>(p.row_lse, b, t),
           p.grad_nll.data != nullptr ? *token_at<A>(p.grad_nll, b, t) : static_cast<A>(p.row_scale)};
 }
 
@@ -211,17 +282,7 @@ MOLFUSE_INLINE void backward_group(const VaeLossProblem& p, const Rows& rows, in
   alignas(64) A inverse[width<A>];
   store(inverse, A{1} / add_rows<A>(lanes));
   for (int r = 0; r < count; ++r) {
-    const A* terms = e + r * ld;
-    T* out = row[r].out;
-    const A factor = inverse[r] * row[r].scale;
-    const int64_t target = rows.target[first + r];
-    if (p.grad_class == 1) {
-      cover.rest([&](int64_t j) __attribute__((always_inline)) { store(out + j, load(terms + j) * factor); });
-      store(out + cover.last, load(terms + cover.last) * factor);
-    } else {
-      write_row(out, p.grad_class, p.classes, terms, factor);
-    }
-    out[target * p.grad_class] = FromFloat<T>::of((terms[target] * inverse[r] - A{1}) * row[r].scale);
+    write_gradient<T, VECTORS>(p, cover, row[r].out, e + r * ld, inverse[r], row[r].scale, rows.target[first + r]);
   }
 }
 
@@ -237,12 +298,10 @@ MOLFUSE_INLINE void backward_row(const VaeLossProblem& p, const Rows& rows, int6
     total += row_exponentials<A, true>(row_values(x + k * stride, stride, count, e), count, row.shift, e);
   }
   const A inverse = A{1} / total;
-  for (int64_t k = 0; k < p.classes; k += kRowChunk) {
-    const int64_t count = p.classes - k < kRowChunk ? p.classes - k : kRowChunk;
-    if (p.classes > kRowChunk) row_exponentials<A, true>(row_values(x + k * stride, stride, count, e), count, row.shift, e);
-    write_row(row.out + k * p.grad_class, p.grad_class, count, e, inverse * row.scale);
-    if (target >= k && target < k + count) row.out[target * p.grad_class] = FromFloat<T>::of((e[target - k] * inverse - A{1}) * row.scale);
-  }
+  if (p.classes > kRowChunk) return write_long_gradient<T>(p, x, row.out, target, row.shift, inverse, row.scale, e);
+  const A at_target = e[target];
+  write_row(row.out, p.grad_class, p.classes, e, inverse * row.scale);
+  row.out[target * p.grad_class] = FromFloat<T>::of((at_target * inverse - A{1}) * row.scale);
 }
 
 // Both ways divide the probabilities by their sum, which is one but for the rounding of the stored log-sum-exp: for logits in the
@@ -253,12 +312,7 @@ void backward_rows(const VaeLossProblem& p, int64_t begin, int64_t end) {
   Rows rows;
   alignas(64) A terms[kRowBuffer];
   list_rows(p, begin, end, rows, [&](int64_t b, int64_t t) __attribute__((always_inline)) {
-    T* out = static_cast<T*>(p.grad_logits) + b * p.grad_batch + t * p.grad_token;
-    if (p.grad_class == 1) {
-      __builtin_memset(static_cast<void*>(out), 0, static_cast<size_t>(p.classes) * sizeof(T));
-    } else {
-      for (int64_t j = 0; j < p.classes; ++j) out[j * p.grad_class] = FromFloat<T>::of(A{0});
-    }
+    zero_gradient_row<T>(p, b, t);
   });
   if (p.logits_class == 1 && p.classes >= width<A> && p.classes <= kGroupClasses) {
     with_vectors<A>(p.classes, [&](auto vectors) {

@@ -42,7 +42,7 @@ struct VaeLossProblem {
   TokenTargets targets;
   TokenValues row_lse;  ///< written by forward, read by backward
   TokenValues nll;
-  void* grad_logits;
+  void* grad_logits;  ///< of backward; of forward, if not NULL, for row_scale
   int64_t grad_batch, grad_token, grad_class;
   TokenValues grad_nll;  ///< data NULL: row_scale for every token
   double row_scale;

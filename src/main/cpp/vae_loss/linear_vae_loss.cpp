@@ -96,9 +96,7 @@ Call check_call(const molfuse_linear_vae_loss_args& a, bool backward) {
   } else if (backward) {
     p.row_scale = token_scale(call.args);
   } else {
-    // f16 rounds values below 3e-8 to zero, and a loss scale that would keep them up comes only with the upstream gradient.
-    const bool mean = a.reduction == MOLFUSE_REDUCTION_MEAN && dtype != MOLFUSE_F16;
-    p.row_scale = mean ? 1.0 / (static_cast<double>(checked.unmasked) + 1e-8) : 1.0;
+    p.row_scale = forward_token_scale(call.args, checked.unmasked);
   }
   call.rows.reserve(static_cast<size_t>(checked.unmasked));
   for (int64_t b = 0; b < batch; ++b) {

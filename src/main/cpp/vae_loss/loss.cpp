@@ -139,6 +139,11 @@ double token_scale(const LossArgs& args) {
   return args.reduction == MOLFUSE_REDUCTION_SUM ? direct + perplexity / count : (direct + perplexity) / count;
 }
 
+double forward_token_scale(const LossArgs& args, int64_t unmasked) {
+  const bool mean = args.reduction == MOLFUSE_REDUCTION_MEAN && args.dtype != MOLFUSE_F16;
+  return mean ? 1.0 / (static_cast<double>(unmasked) + kCountEpsilon) : 1.0;
+}
+
 Latent::Latent(const LossArgs& args, bool backward) : problem_{} {
   if (!present(args.mean) || args.batch == 0) return;
   problem_.dtype = args.mean.dtype;

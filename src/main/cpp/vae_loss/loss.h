@@ -49,6 +49,10 @@ TokenValues token_values(const molfuse_tensor& tensor);
 /// d(loss)/d(nll) of each unmasked token, for the upstream gradients in grad_stats; mean and sum.
 double token_scale(const LossArgs& args);
 
+/// The same in forward, for an upstream gradient of one. f16 rounds values below 3e-8 to zero, and a loss scale that would keep them up
+/// comes only with the upstream gradient: there it is 1 for the mean, too.
+double forward_token_scale(const LossArgs& args, int64_t unmasked);
+
 /// The latent part of a call, as tasks beside those of the tokens.
 class Latent {
  public:

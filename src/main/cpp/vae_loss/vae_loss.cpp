@@ -20,8 +20,9 @@ struct Call {
 };
 
 /// One thread's time, roughly: an exponential for each logit, and some for the latents.
-double pass_nanoseconds(const Call& call) {
-  return 0.5 * static_cast<double>(call.unmasked) * static_cast<double>(call.problem.classes) + static_cast<double>(element_count(call.args.mean));
+double pass_nanoseconds(const Call& call, bool logits) {
+  const double exponentials = logits ? static_cast<double>(call.unmasked) * static_cast<double>(call.problem.classes) : 0;
+  return 0.5 * exponentials + static_cast<double>(element_count(call.args.mean));
 }
 
 int64_t stride_of(const molfuse_tensor& tensor, int dimension) { return tensor.size[dimension] == 1 ? 1 : tensor.stride[dimension]; }
@@ -50,13 +51,25 @@ Call check_call(const molfuse_vae_loss_args& a) {
   return call;
 }
 
+void take_gradient(Call& call, const molfuse_vae_loss_args& a) {
+  VaeLossProblem& p = call.problem;
+  check_dtype("grad_logits", a.grad_logits, {p.dtype});
+  check_shape("grad_logits", a.grad_logits, {a.logits.size[0], a.logits.size[1], a.logits.size[2]});
+  check_output("grad_logits", a.grad_logits);
+  const int token = a.class_second != 0 ? 2 : 1, cls = a.class_second != 0 ? 1 : 2;
+  p.grad_logits = a.grad_logits.data;
+  p.grad_batch = a.grad_logits.stride[0];
+  p.grad_token = stride_of(a.grad_logits, token);
+  p.grad_class = stride_of(a.grad_logits, cls);
+}
+
 /// Division of a [B,T] grid: into ranges of tokens, or where tokens are contiguous and classes are not, into tiles of each sample.
 struct Tasks {
   bool tiles;
   int64_t size, count, per_sample;
 
-  Tasks(const VaeLossProblem& p, bool backward) {
-    tiles = p.logits_class != 1 && p.logits_token == 1 && (!backward || p.grad_token == 1) && p.length >= 4;
+  explicit Tasks(const VaeLossProblem& p) {
+    tiles = p.logits_class != 1 && p.logits_token == 1 && (p.grad_logits == nullptr || p.grad_token == 1) && p.length >= 4;
     if (tiles) {
       per_sample = (p.length + kTileTokens - 1) / kTileTokens;
       count = per_sample * p.batch;
@@ -70,12 +83,18 @@ struct Tasks {
 
 void run_forward(const molfuse_vae_loss_args& a, const molfuse_execution& caller) {
   Call call = check_call(a);
-  const molfuse_execution execution = with_worthwhile_threads(caller, pass_nanoseconds(call));
+  const molfuse_execution execution = with_worthwhile_threads(caller, pass_nanoseconds(call, true));
   check_forward_outputs(call.args);
   VaeLossProblem& p = call.problem;
   if (present(a.nll)) p.nll = token_values(a.nll);
+  if (present(a.grad_logits)) {
+    if (a.reduction == MOLFUSE_REDUCTION_NONE) invalid("grad_logits: with reduction none it comes from backward, which knows grad_nll");
+    if (a.grad_logits.data == a.logits.data && element_count(a.logits) > 0) invalid("grad_logits: forward reads logits again after writing it; expected memory of its own");
+    take_gradient(call, a);
+    p.row_scale = forward_token_scale(call.args, call.unmasked);
+  }
   Latent latent(call.args, false);
-  const Tasks tasks(p, false);
+  const Tasks tasks(p);
   std::vector<TokenSums> sums(static_cast<size_t>(tasks.count));
   const VaeLossKernels& kernels = select_vae_loss_kernels();
   const int64_t total = tasks.count + latent.tasks();
@@ -95,25 +114,18 @@ void run_forward(const molfuse_vae_loss_args& a, const molfuse_execution& caller
 
 void run_backward(const molfuse_vae_loss_args& a, const molfuse_execution& caller) {
   Call call = check_call(a);
-  const molfuse_execution execution = with_worthwhile_threads(caller, pass_nanoseconds(call));
   const bool want_logits = present(a.grad_logits);
+  const molfuse_execution execution = with_worthwhile_threads(caller, pass_nanoseconds(call, want_logits));
   check_backward(call.args, want_logits);
   VaeLossProblem& p = call.problem;
   if (want_logits) {
-    check_dtype("grad_logits", a.grad_logits, {p.dtype});
-    check_shape("grad_logits", a.grad_logits, {a.logits.size[0], a.logits.size[1], a.logits.size[2]});
-    check_output("grad_logits", a.grad_logits);
+    take_gradient(call, a);
     for (int d = 0; a.grad_logits.data == a.logits.data && d < 3; ++d) {
       if (a.logits.size[d] > 1 && a.logits.stride[d] != a.grad_logits.stride[d]) {
         invalid("grad_logits: expected the strides of logits, whose memory it shares, got %lld instead of %lld in dimension %d",
                 static_cast<long long>(a.grad_logits.stride[d]), static_cast<long long>(a.logits.stride[d]), d);
       }
     }
-    const int token = a.class_second != 0 ? 2 : 1, cls = a.class_second != 0 ? 1 : 2;
-    p.grad_logits = a.grad_logits.data;
-    p.grad_batch = a.grad_logits.stride[0];
-    p.grad_token = stride_of(a.grad_logits, token);
-    p.grad_class = stride_of(a.grad_logits, cls);
     if (present(a.grad_nll)) {
       p.grad_nll = token_values(a.grad_nll);
     } else {
@@ -121,7 +133,7 @@ void run_backward(const molfuse_vae_loss_args& a, const molfuse_execution& calle
     }
   }
   const Latent latent(call.args, true);
-  const Tasks tasks(p, true);
+  const Tasks tasks(p);
   const VaeLossKernels& kernels = select_vae_loss_kernels();
   const size_t element = p.dtype == MOLFUSE_F64 ? 8 : 4;
   const size_t scratch_bytes = tasks.tiles ? static_cast<size_t>(std::min(p.classes, kKeptClasses) * (kTileTokens + 16)) * element : 0;

@@ -42,7 +42,7 @@ typedef enum molfuse_vae_stat {
 /** T: f16, bf16, f32 or f64. S: f64 if T is f64, else f32. mean and log_var may be S or T, both the same. */
 typedef struct molfuse_vae_loss_args {
   size_t struct_size;
-  molfuse_tensor logits;   /**< T [B,T,K], or [B,K,T] with class_second */
+  molfuse_tensor logits;   /**< T [B,T,K], or [B,K,T] with class_second; backward reads them for grad_logits only */
   int32_t class_second;    /**< non-zero: logits and grad_logits are [B,K,T], read in place */
   molfuse_tensor targets;  /**< int64 [B,T]: 0..K-1 or pad_index, else MOLFUSE_INVALID_ARGUMENT naming position and value */
   int64_t pad_index;       /**< may lie outside 0..K-1, such as -100 */
@@ -60,11 +60,18 @@ typedef struct molfuse_vae_loss_args {
   molfuse_tensor grad_nll;       /**< NONE: S [B,T] */
   molfuse_tensor grad_kl_sample; /**< NONE: S [B] */
   /* backward outputs, each optional */
-  molfuse_tensor grad_logits;    /**< T, shape of logits; may be the logits' own memory with the same strides */
+  /** T, shape of logits; of backward it may be the logits' own memory with the same strides. Of forward, too (see below). */
+  molfuse_tensor grad_logits;
   molfuse_tensor grad_mean;      /**< dtype and shape of mean */
   molfuse_tensor grad_log_var;
 } molfuse_vae_loss_args;
 
+/**
+ * forward, when given grad_logits (mean and sum), also writes the gradient of recon with an upstream gradient of one, while the row it
+ * needs is in cache: backward then has only to scale it, which the caller does. If T is f16, it is the gradient of sum(mask*nll) for MEAN
+ * too, and the caller divides by stats[MOLFUSE_VAE_TOKEN_COUNT]+1e-8, in S and together with the upstream gradient: divided at once, the
+ * gradients of many tokens would be too small for f16. For NONE call backward, which knows grad_nll.
+ */
 MOLFUSE_API molfuse_status molfuse_vae_loss_forward(const molfuse_vae_loss_args* args, const molfuse_execution* execution);
 MOLFUSE_API molfuse_status molfuse_vae_loss_backward(const molfuse_vae_loss_args* args, const molfuse_execution* execution);
 

@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
 import io.molfuse.ops.VaeLoss.Reduction;
+import java.util.Arrays;
 import java.util.Random;
 import net.jqwik.api.ForAll;
 import net.jqwik.api.Property;
@@ -154,9 +155,15 @@ class VaeLossTest extends InScope {
         double[] before = Tensors.values(logits);
         problem.inPlace = true;
         sum(problem.fused(new Tensor[] {logits, inPlace[1], inPlace[2]})).backward();
-        assertThat(inPlace[0].grad().equal(plain[0].grad())).isTrue();
+        // Made in backward, not in forward: rounded once where the other is rounded twice.
+        double[] expected = Tensors.values(plain[0].grad());
+        double[] actual = Tensors.values(inPlace[0].grad());
+        double largest = Arrays.stream(expected).map(Math::abs).max().orElseThrow();
+        for (int n = 0; n < expected.length; n++) {
+          assertThat(actual[n]).isCloseTo(expected[n], within(2 * largest * Tensors.epsilon(type)));
+        }
         assertThat(inPlace[1].grad().equal(plain[1].grad())).isTrue();
-        assertThat(Tensors.values(logits)).as("the logits' memory").isNotEqualTo(before).isEqualTo(Tensors.values(plain[0].grad()));
+        assertThat(Tensors.values(logits)).as("the logits' memory").isNotEqualTo(before).isEqualTo(actual);
       }
     }
   }

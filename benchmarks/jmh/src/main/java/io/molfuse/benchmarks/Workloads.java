@@ -140,8 +140,9 @@ final class Workloads {
     Tensor targets = tokens(random, b, t, k);
     Tensor[] inputs = {leaf(random, b, t, k), leaf(random, b, 128), leaf(random, b, 128)};
     VaeLoss.Options options = VaeLoss.options().beta(beta).padIndex(0);
-    // Read the logits forward, read them and write the gradient backward.
-    return new Workload("vae_loss", inputs, one(), 3.0 * 4 * b * t * k, 0,
+    // Read the logits of the tokens that count forward and backward, and write the whole gradient.
+    double counted = targets.ne(new Scalar(0)).sum().item_double();
+    return new Workload("vae_loss", inputs, one(), (2.0 * counted + b * t) * 4 * k, 0,
         in -> VaeLoss.apply(in[0], targets, in[1], in[2], options).total(),
         in -> eagerLoss(in[0], targets, in[1], in[2], beta));
   }
@@ -153,7 +154,9 @@ final class Workloads {
     Tensor weight = normal(random, k, c).mul_(new Scalar(0.05)).detach().set_requires_grad(true);
     Tensor[] inputs = {leaf(random, b, t, c), weight, leaf(random, k), leaf(random, b, 128), leaf(random, b, 128)};
     VaeLoss.Options options = VaeLoss.options().beta(beta).padIndex(0);
-    return new Workload("linear_vae_loss", inputs, one(), 0, 6.0 * b * t * c * k,
+    // Three products over the tokens that count.
+    double counted = targets.ne(new Scalar(0)).sum().item_double();
+    return new Workload("linear_vae_loss", inputs, one(), 0, 6.0 * counted * c * k,
         in -> VaeLoss.linear(in[0], in[1], in[2], targets, in[3], in[4], options).total(),
         in -> eagerLoss(torch.linear(in[0], in[1], new TensorOptional(in[2])), targets, in[3], in[4], beta));
   }
