@@ -23,7 +23,7 @@ if(NOT MOLFUSE_WITH_CUDA)
 endif()
 
 molfuse_provide(cuda)
-set(MOLFUSE_CUDA_FLAGS -std=c++${MOLFUSE_CXX_STANDARD} -O3 --expt-relaxed-constexpr -lineinfo -Werror all-warnings
+set(MOLFUSE_CUDA_FLAGS -std=c++${MOLFUSE_CXX_STANDARD} -O3 --expt-relaxed-constexpr -Werror all-warnings
   -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror,-fno-math-errno
   -DMOLFUSE_WITH_CUDA "-I${PROJECT_SOURCE_DIR}/src/main/cpp/include" "-I${PROJECT_SOURCE_DIR}/src/main/cpp")
 foreach(architecture IN LISTS MOLFUSE_CUDA_ARCHITECTURES)
