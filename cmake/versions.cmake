@@ -2,6 +2,8 @@
 # Python packages (libtorch's headers, build tools) in requirements-build.txt.
 set(MOLFUSE_CXX_STANDARD 17)
 set(MOLFUSE_GOOGLETEST_MINIMUM 1.10)
+# The compiler whose numbers src/main/cpp/kernels.tsv holds.
+set(MOLFUSE_KERNEL_TABLE_CUDA 13.0)
 
 # The project's own version is pom.xml's. CMake's numbers cannot carry a suffix such as -SNAPSHOT; molfuse_version() does.
 file(READ "${CMAKE_CURRENT_LIST_DIR}/../pom.xml" pom)

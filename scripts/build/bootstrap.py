@@ -10,6 +10,7 @@ Items, and the variables printed for each:
     openblas    MOLFUSE_OPENBLAS_LIBRARIES folder of what libtorch_cpu.so needs beside them to run (native tests)
     classpath   MOLFUSE_PRESET_CLASSPATH   jars of JavaCPP and the presets (Java side)
     googletest  MOLFUSE_GOOGLETEST_SOURCE  GoogleTest's source tree
+    cuda        MOLFUSE_NVCC, MOLFUSE_CUDA_INCLUDE, MOLFUSE_CUDART (libcudart_static.a), MOLFUSE_CUOBJDUMP (may be empty)
     cmake       MOLFUSE_CMAKE, MOLFUSE_CTEST
     ninja       MOLFUSE_NINJA
 
@@ -34,6 +35,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements-build.txt"
 CMAKE_MINIMUM = (3, 22)
 PRESET_LIBRARIES = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libgomp.so.1")
+CUDA_WHEELS = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime", "nvidia-cuda-cccl", "nvidia-cuda-cuobjdump",
+               "nvidia-cuda-nvdisasm")
 OPENBLAS_LIBRARIES = ("libopenblas.so.0", "libgfortran.so.5", "libquadmath.so.0")
 
 
@@ -90,6 +93,29 @@ def distribution():
         lines = []
     values = dict(line.split("=", 1) for line in lines if "=" in line)
     return "-".join(re.sub(r"[^A-Za-z0-9.]", "", values.get(key, "")) or "unknown" for key in ("ID", "VERSION_ID"))
+
+
+def cuda_release(root):
+    """(major, minor) of the CUDA toolkit in a folder, or None."""
+    nvcc = root / "bin" / "nvcc"
+    if not os.access(nvcc, os.X_OK):
+        return None
+    try:
+        match = re.search(r"release (\d+)\.(\d+)", run([nvcc, "--version"], "asking nvcc for its version"))
+    except Failure:
+        return None
+    return (int(match.group(1)), int(match.group(2))) if match else None
+
+
+def cuda_variables(root):
+    libraries = next((root / name for name in ("lib64", "lib", "targets/x86_64-linux/lib")
+                      if (root / name / "libcudart_static.a").is_file()), None)
+    if libraries is None:
+        raise Failure(f"{root} holds no libcudart_static.a")
+    objdump = root / "bin" / "cuobjdump"
+    return {"MOLFUSE_NVCC": [root / "bin" / "nvcc"], "MOLFUSE_CUDA_INCLUDE": [root / "include"],
+            "MOLFUSE_CUDART": [libraries / "libcudart_static.a"],
+            "MOLFUSE_CUOBJDUMP": [objdump] if objdump.is_file() else []}
 
 
 class Cache:
@@ -195,6 +221,34 @@ class Cache:
         if not found:
             raise Failure(f"the wheel of {name} holds no program")
         return found
+
+    def cuda(self):
+        """A CUDA toolkit of the wanted release: the system's, or one put together from PyPI's wheels."""
+        wanted, _ = requirement("nvidia-cuda-nvcc")
+        release = tuple(map(int, wanted.split(".")[:2]))
+        candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+        if shutil.which("nvcc"):
+            candidates.append(pathlib.Path(shutil.which("nvcc")).resolve().parent.parent)
+        for root in map(pathlib.Path, filter(None, candidates)):
+            found = cuda_release(root)
+            # Within a major release newer compilers take the same sources and older drivers run what they make.
+            if found and found[0] == release[0] and found >= release:
+                return cuda_variables(root)
+
+        def fill(folder):
+            say(f"fetching the CUDA {release[0]}.{release[1]} compiler (105 MB, once per cache)")
+            for name in CUDA_WHEELS:
+                wheel = self.download_wheel(name, folder)
+                with zipfile.ZipFile(wheel) as archive:
+                    for entry in archive.namelist():
+                        if entry.startswith("nvidia/"):
+                            archive.extract(entry, folder)
+                wheel.unlink()
+            for tools in ("bin", "nvvm/bin"):
+                for program in (folder / "nvidia/cu13" / tools).iterdir():
+                    program.chmod(0o755)
+        key = short_hash([requirement(name) for name in CUDA_WHEELS])
+        return cuda_variables(self.folder(f"cuda-{wanted}-{os.uname().machine}-{key}", fill) / "nvidia/cu13")
 
     # -- Maven
 
@@ -308,7 +362,7 @@ class Cache:
             return {"MOLFUSE_GOOGLETEST_SOURCE": []}
 
 
-ITEMS = ("headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja")
+ITEMS = ("cuda", "headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja")
 
 
 def default_cache():

@@ -110,11 +110,16 @@ def install(build_dir, target):
 def build(tools, options):
     with exclusive(options.build_dir) as lock:
         configure_and_build(lock, tools, options.build_dir, [
-            "-DMOLFUSE_TORCH=ON", "-DMOLFUSE_JNI=ON", "-DMOLFUSE_TESTS=ON", f"-DMOLFUSE_JAVA_OUTPUT={options.generated_java}",
+            "-DMOLFUSE_TORCH=ON", "-DMOLFUSE_JNI=ON", "-DMOLFUSE_TESTS=ON", f"-DMOLFUSE_CUDA={options.cuda}",
+            f"-DMOLFUSE_JAVA_OUTPUT={options.generated_java}",
             f"-DMOLFUSE_MAVEN_REPOSITORY={options.maven_repository or ''}"],
             # The bindings need all the rest but the tests, which take as long to compile as a small kernel family.
             target="jnimolfuse" if "true" in options.skip else None)
         install(options.build_dir, options.install)
+
+
+def run_tests(lock, tools, build_dir):
+    call(lock, tools["ctest"], "--test-dir", build_dir, "--parallel", parallel_jobs(), "--output-on-failure", "--no-tests=error")
 
 
 def test(tools, options):
@@ -124,12 +129,12 @@ def test(tools, options):
         return
     with exclusive(options.build_dir) as lock:
         make(lock, tools, options.build_dir)
-        call(lock, tools["ctest"], "--test-dir", options.build_dir, "--output-on-failure", "--no-tests=error")
+        run_tests(lock, tools, options.build_dir)
     with exclusive(options.sanitized_build_dir) as lock:
         configure_and_build(lock, tools, options.sanitized_build_dir, [
             "-DMOLFUSE_SANITIZE=ON", "-DMOLFUSE_TORCH=OFF", "-DMOLFUSE_JNI=OFF", "-DMOLFUSE_TESTS=ON",
             "-DMOLFUSE_EMULATE_AVX512=ON"])
-        call(lock, tools["ctest"], "--test-dir", options.sanitized_build_dir, "--output-on-failure", "--no-tests=error")
+        run_tests(lock, tools, options.sanitized_build_dir)
 
 
 def main():
@@ -140,6 +145,7 @@ def main():
     parser.add_argument("--generated-java", type=pathlib.Path)
     parser.add_argument("--install", type=pathlib.Path)
     parser.add_argument("--maven-repository")
+    parser.add_argument("--cuda", default="ON", help="CUDA kernels: ON, OFF, or AUTO (where there is an NVIDIA GPU)")
     parser.add_argument("--skip", action="append", default=[], help="true: leave the native tests out (for Maven's skipTests)")
     parser.add_argument("--only", default="", help="a Java test was chosen: leave the native ones out")
     options = parser.parse_args()

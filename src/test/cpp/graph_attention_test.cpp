@@ -117,9 +117,7 @@ struct Problem {
   }
 
   molfuse_execution execution() const {
-    auto e = zeroed<molfuse_execution>();
-    e.num_threads = c.threads;
-    return e;
+    return execution_here(c.threads);
   }
 
   double keep(int64_t edge, int64_t head) const {
@@ -244,7 +242,7 @@ TEST(GraphAttention, MatchesFormulaInAllTypesSizesAndLayouts) {
 }
 
 TEST(GraphAttention, MatchesFormulaAtDegreesAroundChunks) {
-  for (const int32_t dtype : {MOLFUSE_F32, MOLFUSE_F64, MOLFUSE_BF16}) {
+  for (const int32_t dtype : {MOLFUSE_F32, kSimulated ? MOLFUSE_F16 : MOLFUSE_F64, MOLFUSE_BF16}) {
     for (const int64_t degree : {1, 2, 15, 16, 17, 63, 64, 65, 128, 200}) {
       Case c;
       c.dtype = dtype;
@@ -274,10 +272,14 @@ Case hub_case(int32_t dtype, int64_t in_edges, int64_t out_edges) {
 }
 
 TEST(GraphAttention, MatchesFormulaWithHubs) {
-  for (const auto& sizes : {std::pair<int64_t, int64_t>{1024, 0}, {1025, 0}, {0, 1025}, {5000, 3000}, {0, 2100}}) {
+  // The simulated device takes rows of more than 40 edges for hubs.
+  const std::vector<std::pair<int64_t, int64_t>> cases =
+      kSimulated ? std::vector<std::pair<int64_t, int64_t>>{{38, 0}, {41, 0}, {0, 60}, {300, 200}}
+                 : std::vector<std::pair<int64_t, int64_t>>{{1024, 0}, {1025, 0}, {0, 1025}, {5000, 3000}, {0, 2100}};
+  for (const auto& sizes : cases) {
     SCOPED_TRACE(std::to_string(sizes.first) + " in, " + std::to_string(sizes.second) + " out");
     expect_right(hub_case(MOLFUSE_F32, sizes.first, sizes.second));
-    Case dropped = hub_case(MOLFUSE_F64, sizes.first, sizes.second);
+    Case dropped = hub_case(kSimulated ? MOLFUSE_F32 : MOLFUSE_F64, sizes.first, sizes.second);
     dropped.dropout = 0.3;
     expect_right(dropped);
   }
@@ -301,6 +303,7 @@ TEST(GraphAttention, DropoutFollowsItsContract) {
 }
 
 TEST(GraphAttention, GradientsAreThoseOfFiniteDifferences) {
+  MOLFUSE_CPU_ONLY();
   for (const double dropout : {0.0, 0.4}) {
     Random random(11);
     Case c;
@@ -316,7 +319,7 @@ TEST(GraphAttention, GradientsAreThoseOfFiniteDifferences) {
       TestTensor out = problem.output();
       auto a = problem.args();
       a.out = out.view();
-      EXPECT_EQ(molfuse_graph_attention_forward(&a, nullptr), MOLFUSE_OK);
+      EXPECT_EQ(molfuse_graph_attention_forward(&a, here()), MOLFUSE_OK);
       double sum = 0;
       for (int64_t n = 0; n < out.count(); ++n) sum += out[n] * problem.grad_out[n];
       return sum;
@@ -339,6 +342,7 @@ TEST(GraphAttention, GradientsAreThoseOfFiniteDifferences) {
 }
 
 TEST(GraphAttention, ResultsDoNotDependOnTheNumberOfThreads) {
+  MOLFUSE_CPU_ONLY();
   Random random(13);
   std::vector<Case> cases = {hub_case(MOLFUSE_F32, 5000, 3000), hub_case(MOLFUSE_BF16, 1500, 100)};
   Case small;
@@ -411,13 +415,13 @@ TEST(GraphAttention, UnwantedGradientsMayBeAbsent) {
   c.nodes = 30;
   c.edges = batch_edges(random, 3, 10, 20);
   for (const bool hubs : {false, true}) {
-    Problem problem(hubs ? hub_case(MOLFUSE_F32, 1200, 1300) : c);
+    Problem problem(hubs ? kSimulated ? hub_case(MOLFUSE_F32, 90, 80) : hub_case(MOLFUSE_F32, 1200, 1300) : c);
     const Results all = problem.run();
     TestTensor out = problem.output(), lse = problem.statistic();
     auto a = problem.args();
     a.out = out.view();
     a.lse = lse.view();
-    ASSERT_EQ(molfuse_graph_attention_forward(&a, nullptr), MOLFUSE_OK);
+    ASSERT_EQ(molfuse_graph_attention_forward(&a, here()), MOLFUSE_OK);
     a.grad_out = problem.grad_out.view();
     for (int only = 0; only < 3; ++only) {
       TestTensor gradient = problem.output();
@@ -429,7 +433,7 @@ TEST(GraphAttention, UnwantedGradientsMayBeAbsent) {
         b.graph.target = none.target;
         b.graph.edge_id = none.edge_id;
       }
-      ASSERT_EQ(molfuse_graph_attention_backward(&b, nullptr), MOLFUSE_OK) << molfuse_last_error();
+      ASSERT_EQ(molfuse_graph_attention_backward(&b, here()), MOLFUSE_OK) << molfuse_last_error();
       EXPECT_EQ(gradient.values(), only == 0 ? all.grad_query : only == 1 ? all.grad_key : all.grad_value);
     }
   }
@@ -449,11 +453,49 @@ TEST(GraphAttention, BroadcastInputsMayHaveAbsentGradients) {
   a.query.stride[1] = 0;
   a.out = out.view();
   a.lse = lse.view();
-  ASSERT_EQ(molfuse_graph_attention_forward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+  ASSERT_EQ(molfuse_graph_attention_forward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
   a.grad_out = problem.grad_out.view();
   a.grad_value = grad_value.view();
-  EXPECT_EQ(molfuse_graph_attention_backward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+  EXPECT_EQ(molfuse_graph_attention_backward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
   for (const double g : grad_value.values()) EXPECT_TRUE(std::isfinite(g));
+}
+
+TEST(GraphAttention, WrongGraphsInDeviceMemoryAreReportedByTheNextCall) {
+  if (!kSimulated) GTEST_SKIP() << "for devices";
+  Random random(4);
+  Case c;
+  c.nodes = 8;
+  c.edges = batch_edges(random, 1, 8, 12);
+  struct Wrong {
+    TestTensor Graph::*which;
+    int64_t at;
+    double value;
+    std::vector<const char*> parts;
+  };
+  const std::vector<Wrong> cases = {{&Graph::source, 9, 8, {"edge", "got 8", "position 9"}},
+                                    {&Graph::source, 9, -1, {"edge", "got -1", "position 9"}},
+                                    {&Graph::row_ptr, 8, 14, {"row_ptr", "got 14", "position 8"}},
+                                    {&Graph::row_ptr, 0, -3, {"row_ptr", "got -3", "position 0"}},
+                                    {&Graph::target, 2, 1e9, {"edge", "position 2"}},
+                                    {&Graph::edge_id, 2, 13, {"edge", "got 13", "position 2"}}};
+  for (const Wrong& wrong : cases) {
+    Problem problem(c);
+    (problem.graph.*(wrong.which)).set(wrong.at, wrong.value);
+    TestTensor out = problem.output(), lse = problem.statistic(), gradient = problem.output();
+    auto a = problem.args();
+    a.out = out.view();
+    a.lse = lse.view();
+    const bool transposed = wrong.which == &Graph::target || wrong.which == &Graph::edge_id;
+    ASSERT_EQ(molfuse_graph_attention_forward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
+    if (transposed) {
+      a.grad_out = problem.grad_out.view();
+      a.grad_key = gradient.view();
+      ASSERT_EQ(molfuse_graph_attention_backward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
+    }
+    EXPECT_TRUE(out.unharmed() && lse.unharmed() && gradient.unharmed());
+    EXPECT_EQ(molfuse_graph_attention_forward(&a, here()), MOLFUSE_INVALID_ARGUMENT);
+    for (const char* part : wrong.parts) EXPECT_NE(std::string(molfuse_last_error()).find(part), std::string::npos) << molfuse_last_error();
+  }
 }
 
 TEST(GraphAttention, BadInputIsRefusedBeforeAnyWrite) {
@@ -470,7 +512,7 @@ TEST(GraphAttention, BadInputIsRefusedBeforeAnyWrite) {
   auto forward = [&](const std::function<void(molfuse_graph_attention_args&)>& change, std::initializer_list<const char*> parts) {
     auto a = good;
     change(a);
-    expect_invalid(molfuse_graph_attention_forward(&a, nullptr), parts);
+    expect_invalid(molfuse_graph_attention_forward(&a, here()), parts);
     EXPECT_EQ(out.bytes(), untouched);
   };
   using Args = molfuse_graph_attention_args;
@@ -501,24 +543,26 @@ TEST(GraphAttention, BadInputIsRefusedBeforeAnyWrite) {
   forward([&](Args& a) { a.graph.row_ptr.size[0] = 8; }, {"row_ptr", "[9]", "[8]"});
   forward([&](Args& a) { a.graph.row_ptr.data = nullptr; }, {"row_ptr", "required"});
   forward([&](Args& a) { a.graph.source.dtype = MOLFUSE_I32; }, {"source", "int64", "int32"});
-  forward([&](Args& a) { a.graph.source.size[0] = 12; }, {"row_ptr", "12", "13"});
-  forward([&](Args& a) { a.graph.source = sources(8); }, {"source", "0..7", "got 8", "position 9"});
-  forward([&](Args& a) { a.graph.source = sources(-1); }, {"source", "got -1", "position 9"});
-  forward([&](Args& a) { a.graph.source = sources(4294967296.0); }, {"source", "4294967296"});
-  forward([&](Args& a) { a.graph.row_ptr = rows({1, 1, 1, 1, 1, 1, 1, 1, 13}); }, {"row_ptr", "row_ptr[0] = 0"});
-  forward([&](Args& a) { a.graph.row_ptr = rows({0, 5, 4, 6, 7, 8, 9, 10, 13}); }, {"row_ptr", "ascending", "4 after 5", "position 2"});
-  forward([&](Args& a) { a.graph.row_ptr = rows({0, 1, 1, 1, 1, 1, 1, 1, 12}); }, {"row_ptr", "13", "12"});
+  if (!kSimulated) {
+    forward([&](Args& a) { a.graph.source.size[0] = 12; }, {"row_ptr", "12", "13"});
+    forward([&](Args& a) { a.graph.source = sources(8); }, {"source", "0..7", "got 8", "position 9"});
+    forward([&](Args& a) { a.graph.source = sources(-1); }, {"source", "got -1", "position 9"});
+    forward([&](Args& a) { a.graph.source = sources(4294967296.0); }, {"source", "4294967296"});
+    forward([&](Args& a) { a.graph.row_ptr = rows({1, 1, 1, 1, 1, 1, 1, 1, 13}); }, {"row_ptr", "row_ptr[0] = 0"});
+    forward([&](Args& a) { a.graph.row_ptr = rows({0, 5, 4, 6, 7, 8, 9, 10, 13}); }, {"row_ptr", "ascending", "4 after 5", "position 2"});
+    forward([&](Args& a) { a.graph.row_ptr = rows({0, 1, 1, 1, 1, 1, 1, 1, 12}); }, {"row_ptr", "13", "12"});
+  }
   forward([&](Args& a) { a.struct_size = 0; }, {"struct_size"});
   expect_invalid(molfuse_graph_attention_forward(nullptr, nullptr), {"molfuse_graph_attention_forward", "NULL"});
 
-  ASSERT_EQ(molfuse_graph_attention_forward(&good, nullptr), MOLFUSE_OK);
+  ASSERT_EQ(molfuse_graph_attention_forward(&good, here()), MOLFUSE_OK);
   const std::vector<unsigned char> poison = gradient.bytes();
   good.grad_out = problem.grad_out.view();
   good.grad_key = gradient.view();
   auto backward = [&](const std::function<void(Args&)>& change, std::initializer_list<const char*> parts) {
     auto a = good;
     change(a);
-    expect_invalid(molfuse_graph_attention_backward(&a, nullptr), parts);
+    expect_invalid(molfuse_graph_attention_backward(&a, here()), parts);
     EXPECT_EQ(gradient.bytes(), poison);
   };
   auto swapped = [&](TestTensor& of, int64_t a, int64_t b) {
@@ -534,6 +578,7 @@ TEST(GraphAttention, BadInputIsRefusedBeforeAnyWrite) {
   backward([&](Args& a) { a.graph.row_ptr_t.data = nullptr; }, {"row_ptr_t", "required"});
   backward([&](Args& a) { a.graph.target.data = nullptr; }, {"target", "required"});
   backward([&](Args& a) { a.graph.edge_id.size[0] = 4; }, {"edge_id", "[13]", "[4]"});
+  if (kSimulated) return;  // values are seen by the kernels only
   backward([&](Args& a) { a.graph.target = sources(8); }, {"target", "0..7", "got 8"});
   backward([&](Args& a) { a.graph.edge_id = sources(13); }, {"edge_id", "0..12", "got 13"});
   backward([&](Args& a) { a.graph.edge_id = sources(0); }, {"edge_id", "transpose"});
@@ -545,6 +590,7 @@ TEST(GraphAttention, BadInputIsRefusedBeforeAnyWrite) {
 }
 
 TEST(GraphAttention, BackwardRefusesAnEdgeThatOccursTwiceInTheTranspose) {
+  MOLFUSE_CPU_ONLY();
   Case c;
   c.nodes = 2;
   c.edges = {{0, 1}, {0, 1}};  // parallel edges: ids 0 and 1
@@ -556,10 +602,11 @@ TEST(GraphAttention, BackwardRefusesAnEdgeThatOccursTwiceInTheTranspose) {
   a.lse = lse.view();
   a.grad_out = problem.grad_out.view();
   a.grad_value = gradient.view();
-  expect_invalid(molfuse_graph_attention_backward(&a, nullptr), {"edge_id", "occurred before"});
+  expect_invalid(molfuse_graph_attention_backward(&a, here()), {"edge_id", "occurred before"});
 }
 
 TEST(GraphAttention, AStridedOutputIsNotTouchedWhenALaterArgumentIsWrong) {
+  MOLFUSE_CPU_ONLY();
   Random random(4);
   Case c;
   c.nodes = 8;
@@ -575,7 +622,7 @@ TEST(GraphAttention, AStridedOutputIsNotTouchedWhenALaterArgumentIsWrong) {
   a.grad_query = gradient.view();
   a.grad_key = gradient.view();
   a.grad_key.size[0] = 9;
-  expect_invalid(molfuse_graph_attention_backward(&a, nullptr), {"grad_key"});
+  expect_invalid(molfuse_graph_attention_backward(&a, here()), {"grad_key"});
   EXPECT_EQ(gradient.bytes(), untouched);
 }
 

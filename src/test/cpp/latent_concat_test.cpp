@@ -58,9 +58,7 @@ struct Problem {
     return a;
   }
   molfuse_execution execution() const {
-    auto e = zeroed<molfuse_execution>();
-    e.num_threads = c.threads;
-    return e;
+    return execution_here(c.threads);
   }
 
   /// Columns outside offset .. offset+width-1 hold the poison's NaN. With rounding: sums in the accumulator type in order of nodes.
@@ -211,13 +209,14 @@ TEST(LatentConcat, SlotsFilledOneByOneEqualOneCall) {
     auto a = problem.args(list);
     a.out = out.view();
     a.column_offset = column;
-    ASSERT_EQ(molfuse_latent_concat_forward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+    ASSERT_EQ(molfuse_latent_concat_forward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
     column += layer.sizes()[1];
   }
   EXPECT_EQ(out.values(), whole);
 }
 
 TEST(LatentConcat, LargeGradientsWrittenPastTheCachesAreRight) {
+  MOLFUSE_CPU_ONLY();
   // Above the size from which stores bypass the caches; odd widths put rows at every alignment.
   for (const int32_t dtype : {MOLFUSE_F32, MOLFUSE_F16}) {
     const size_t element = molfuse_dtype_size(dtype);
@@ -241,7 +240,7 @@ TEST(LatentConcat, LargeGradientsWrittenPastTheCachesAreRight) {
     a.grad_out = grad_out.view();
     at_each_level([&](const std::string&) {
       std::fill(memory.begin(), memory.end(), static_cast<unsigned char>(0xFF));
-      ASSERT_EQ(molfuse_latent_concat_backward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+      ASSERT_EQ(molfuse_latent_concat_backward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
       std::vector<unsigned char> row(static_cast<size_t>(width) * element);
       for (int64_t b = 0; b < 4; ++b) {
         const int64_t begin = static_cast<int64_t>(graph_ptr[b]), end = static_cast<int64_t>(graph_ptr[b + 1]);
@@ -258,6 +257,7 @@ TEST(LatentConcat, LargeGradientsWrittenPastTheCachesAreRight) {
 }
 
 TEST(LatentConcat, GradientsAreThoseOfFiniteDifferences) {
+  MOLFUSE_CPU_ONLY();
   Case c;
   c.dtype = MOLFUSE_F64;
   c.widths = {3, 2};
@@ -283,6 +283,7 @@ TEST(LatentConcat, GradientsAreThoseOfFiniteDifferences) {
 }
 
 TEST(LatentConcat, ResultsDoNotDependOnTheNumberOfThreads) {
+  MOLFUSE_CPU_ONLY();
   for (const bool many_graphs : {false, true}) {
     Case c;
     c.graphs = many_graphs ? std::vector<int64_t>(200, 7) : std::vector<int64_t>{900};
@@ -314,7 +315,7 @@ TEST(LatentConcat, EmptyBatches) {
   TestTensor out(c.dtype, problem.row_sizes());
   auto a = problem.args(list);
   a.out = out.view();
-  ASSERT_EQ(molfuse_latent_concat_forward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+  ASSERT_EQ(molfuse_latent_concat_forward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
   EXPECT_EQ(out.values(), std::vector<double>(static_cast<size_t>(out.count()), 0.0));
 }
 
@@ -329,7 +330,7 @@ TEST(LatentConcat, AnAbsentGradientIsSkipped) {
   auto a = problem.args(sizes);
   a.grad_out = problem.grad_out.view();
   a.grad_layers = list.data();
-  ASSERT_EQ(molfuse_latent_concat_backward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+  ASSERT_EQ(molfuse_latent_concat_backward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
   EXPECT_EQ(last.values(), all[2]);
 }
 
@@ -350,7 +351,7 @@ TEST(LatentConcat, ABroadcastGradientIsRead) {
   auto a = problem.args(sizes);
   a.grad_out = view;
   a.grad_layers = list.data();
-  ASSERT_EQ(molfuse_latent_concat_backward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+  ASSERT_EQ(molfuse_latent_concat_backward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
   EXPECT_EQ(gradient.values(), expected[0]);
 }
 
@@ -366,6 +367,44 @@ TEST(LatentConcat, NotANumberStaysInItsColumnAndGraph) {
   });
 }
 
+// Values in device memory are seen by the kernel only: results are then NaN, and the next call says why.
+TEST(LatentConcat, WrongPointersInDeviceMemoryAreReportedByTheNextCall) {
+  if (!kSimulated) GTEST_SKIP() << "for devices";
+  const std::vector<std::pair<std::vector<double>, std::vector<const char*>>> cases = {
+      {{0, 3, 2, 8, 9}, {"graph_ptr", "got 2", "position 2"}},
+      {{0, 3, 3, 8, 10}, {"graph_ptr", "got 10", "position 4"}},
+      {{-1, 3, 3, 8, 9}, {"graph_ptr", "got -1", "position 0"}},
+      {{0, 3, 3, 1e9, 9}, {"graph_ptr", "position"}}};
+  for (const auto& [pointers, parts] : cases) {
+    Case c;
+    Problem problem(c);
+    problem.graph_ptr.fill([&, &pointers = pointers](int64_t n) { return pointers[static_cast<size_t>(n)]; });
+    TestTensor out(c.dtype, problem.row_sizes());
+    const auto list = problem.views();
+    auto a = problem.args(list);
+    a.out = out.view();
+    ASSERT_EQ(molfuse_latent_concat_forward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
+    EXPECT_TRUE(out.unharmed());
+    EXPECT_EQ(molfuse_latent_concat_forward(&a, here()), MOLFUSE_INVALID_ARGUMENT);
+    for (const char* part : parts) EXPECT_NE(std::string(molfuse_last_error()).find(part), std::string::npos) << molfuse_last_error();
+    Problem right(c);
+    right.forward();  // the report is gone
+  }
+}
+
+TEST(LatentConcat, LargeGraphsAreSharedOut) {
+  Case c;
+  c.graphs = {700, 1};
+  c.widths = {24};
+  expect_right(c);
+}
+
+TEST(LatentConcat, ManyLayersTakeSeveralLaunches) {
+  Case c;
+  c.widths = std::vector<int64_t>(70, 8);
+  expect_right(c);
+}
+
 TEST(LatentConcat, BadInputIsRefusedBeforeAnyWrite) {
   Case c;
   Problem problem(c);
@@ -379,7 +418,7 @@ TEST(LatentConcat, BadInputIsRefusedBeforeAnyWrite) {
     auto a = problem.args(list);
     a.out = out.view();
     change(a);
-    expect_invalid(molfuse_latent_concat_forward(&a, nullptr), parts);
+    expect_invalid(molfuse_latent_concat_forward(&a, here()), parts);
     EXPECT_EQ(out.bytes(), untouched);
   };
   TestTensor pointers(MOLFUSE_I32, {5});
@@ -396,9 +435,11 @@ TEST(LatentConcat, BadInputIsRefusedBeforeAnyWrite) {
   forward([&](Args&) { list[1].data = nullptr; }, {"layers[1]", "required"});
   forward([&](Args& a) { a.graph_ptr.dtype = MOLFUSE_F32; }, {"graph_ptr", "f32"});
   forward([&](Args& a) { a.graph_ptr.size[0] = 0; }, {"graph_ptr"});
-  forward([&](Args& a) { a.graph_ptr = rows({0, 3, 2, 8, 9}); }, {"graph_ptr", "2 after 3", "position 2"});
-  forward([&](Args& a) { a.graph_ptr = rows({0, 3, 3, 8, 10}); }, {"graph_ptr", "9", "10"});
-  forward([&](Args& a) { a.graph_ptr = rows({-1, 3, 3, 8, 9}); }, {"graph_ptr", "-1"});
+  if (!kSimulated) {
+    forward([&](Args& a) { a.graph_ptr = rows({0, 3, 2, 8, 9}); }, {"graph_ptr", "2 after 3", "position 2"});
+    forward([&](Args& a) { a.graph_ptr = rows({0, 3, 3, 8, 10}); }, {"graph_ptr", "9", "10"});
+    forward([&](Args& a) { a.graph_ptr = rows({-1, 3, 3, 8, 9}); }, {"graph_ptr", "-1"});
+  }
   forward([&](Args& a) { a.column_offset = -1; }, {"column_offset", "-1"});
   forward([&](Args& a) { a.column_offset = INT64_MAX; }, {"column_offset", "9223372036854775807"});
   forward([&](Args& a) { a.column_offset = 1; }, {"out", "57 columns", "[4,56]"});
@@ -418,7 +459,7 @@ TEST(LatentConcat, BadInputIsRefusedBeforeAnyWrite) {
     a.grad_out = problem.grad_out.view();
     a.grad_layers = gradients.data();
     change(a);
-    expect_invalid(molfuse_latent_concat_backward(&a, nullptr), parts);
+    expect_invalid(molfuse_latent_concat_backward(&a, here()), parts);
     EXPECT_EQ(gradient.bytes(), poison);
   };
   backward([&](Args& a) { a.grad_layers = nullptr; }, {"grad_layers", "NULL"});

@@ -58,8 +58,7 @@ struct Problem {
     TestTensor z(mean.dtype(), mean.sizes(), {}, 1);
     auto a = args();
     a.z = z.view();
-    auto execution = zeroed<molfuse_execution>();
-    execution.num_threads = threads;
+    const auto execution = execution_here(threads);
     EXPECT_EQ(molfuse_reparameterize_forward(&a, &execution), MOLFUSE_OK) << molfuse_last_error();
     EXPECT_TRUE(z.unharmed());
     return z.values();
@@ -78,7 +77,7 @@ TEST(Reparameterize, MatchesTheFormulaForEveryTypeAndLevel) {
           a.grad_mean = grad_mean.view();
           a.grad_log_var = grad_log_var.view();
           const std::vector<double> z = p.forward();
-          ASSERT_EQ(molfuse_reparameterize_backward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+          ASSERT_EQ(molfuse_reparameterize_backward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
           EXPECT_TRUE(grad_mean.unharmed() && grad_log_var.unharmed());
           std::vector<double> exact, eager, exact_gradient, eager_gradient;
           for (int64_t n = 0; n < batch * length; ++n) {
@@ -100,6 +99,7 @@ TEST(Reparameterize, MatchesTheFormulaForEveryTypeAndLevel) {
 }
 
 TEST(Reparameterize, MomentsAndIndependence) {
+  MOLFUSE_CPU_ONLY();
   Problem p(MOLFUSE_F64, 400, 500, false);
   p.mean.fill([](int64_t) { return 0; });
   p.log_var.fill([](int64_t) { return 0; });
@@ -138,12 +138,13 @@ TEST(Reparameterize, SeedAndOffsetDecideTheNoise) {
 }
 
 TEST(Reparameterize, GradientsPassFiniteDifferences) {
+  MOLFUSE_CPU_ONLY();
   Problem p(MOLFUSE_F64, 3, 7, false);
   TestTensor grad_mean(MOLFUSE_F64, {3, 7}), grad_log_var(MOLFUSE_F64, {3, 7});
   auto a = p.args();
   a.grad_mean = grad_mean.view();
   a.grad_log_var = grad_log_var.view();
-  ASSERT_EQ(molfuse_reparameterize_backward(&a, nullptr), MOLFUSE_OK);
+  ASSERT_EQ(molfuse_reparameterize_backward(&a, here()), MOLFUSE_OK);
   auto loss = [&] {
     const std::vector<double> z = p.forward();
     double sum = 0;
@@ -183,11 +184,11 @@ TEST(Reparameterize, RefusesBadArguments) {
   TestTensor z(MOLFUSE_F32, {4, 6});
   auto good = p.args();
   good.z = z.view();
-  ASSERT_EQ(molfuse_reparameterize_forward(&good, nullptr), MOLFUSE_OK);
+  ASSERT_EQ(molfuse_reparameterize_forward(&good, here()), MOLFUSE_OK);
   auto refuse = [&](const std::function<void(molfuse_reparameterize_args&)>& spoil, std::initializer_list<const char*> parts) {
     auto a = good;
     spoil(a);
-    expect_invalid(molfuse_reparameterize_forward(&a, nullptr), parts);
+    expect_invalid(molfuse_reparameterize_forward(&a, here()), parts);
   };
   refuse([](auto& a) { a.mean.size[1] = 5; }, {"log_var", "[4,6]", "[4,5]"});
   refuse([](auto& a) { a.mean.dtype = MOLFUSE_F64; }, {"log_var", "f32", "f64"});
@@ -197,7 +198,7 @@ TEST(Reparameterize, RefusesBadArguments) {
   refuse([](auto& a) { a.z.stride[0] = 0; }, {"z", "broadcast"});
   auto a = good;
   a.grad_z.data = nullptr;
-  expect_invalid(molfuse_reparameterize_backward(&a, nullptr), {"grad_z", "required"});
+  expect_invalid(molfuse_reparameterize_backward(&a, here()), {"grad_z", "required"});
 }
 
 }  // namespace

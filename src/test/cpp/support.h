@@ -10,14 +10,41 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "molfuse/runtime.h"
+#if defined(MOLFUSE_SIMT)
+#include "simt/simt.h"
+#endif
 
+// The tests of a family are compiled twice: against libmolfuse on the CPU, and with MOLFUSE_SIMT against a library whose CUDA kernels run
+// on the simulated device. There, calls name that device, seeds take the place of vector levels, and f64, which kernels do not have, is
+// left out.
 namespace molfuse_test {
+
+#if defined(MOLFUSE_SIMT)
+constexpr bool kSimulated = true;
+#else
+constexpr bool kSimulated = false;
+#endif
+
+/// Where the tests' calls run.
+inline molfuse_execution execution_here(int threads = 0) {
+  molfuse_execution e;
+  std::memset(&e, 0, sizeof e);
+  e.struct_size = sizeof e;
+  if (kSimulated) e.device_type = MOLFUSE_CUDA;
+  e.num_threads = threads;
+  return e;
+}
+inline const molfuse_execution* here() {
+  static const molfuse_execution e = execution_here();
+  return &e;
+}
 
 // ---- 16-bit conversions written independently of the library's
 
@@ -96,6 +123,32 @@ using Random = std::mt19937_64;
 inline double normal(Random& random) { return std::normal_distribution<double>()(random); }
 inline int64_t between(Random& random, int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random); }
 
+#if defined(MOLFUSE_SIMT)
+/// Makes a tensor's memory known to the simulated device. A copy knows nothing of it: it has memory of its own.
+class KnownMemory {
+ public:
+  KnownMemory() = default;
+  KnownMemory(const KnownMemory&) {}
+  KnownMemory(KnownMemory&&) = default;
+  KnownMemory& operator=(const KnownMemory&) {
+    memory_.reset();
+    return *this;
+  }
+  KnownMemory& operator=(KnownMemory&&) = default;
+  void set(const std::vector<unsigned char>& bytes) {
+    memory_.reset();
+    if (!bytes.empty()) memory_ = std::make_unique<simt::Memory>(bytes.data(), bytes.size());
+  }
+
+ private:
+  std::unique_ptr<simt::Memory> memory_;
+};
+#else
+struct KnownMemory {
+  void set(const std::vector<unsigned char>&) {}
+};
+#endif
+
 /**
  * A tensor with its own memory. Memory that belongs to no element holds a poison pattern (NaN in every float type), which unharmed()
  * checks, and the block is exactly as long as needed plus guards, so that AddressSanitizer sees overruns of the heap block.
@@ -138,6 +191,7 @@ class TestTensor {
     molfuse_tensor v;
     std::memset(&v, 0, sizeof v);
     v.data = memory_.empty() ? nullptr : memory_.data();
+    known_.set(memory_);
     v.dtype = dtype_;
     v.ndim = static_cast<int32_t>(sizes_.size());
     for (size_t d = 0; d < sizes_.size(); ++d) {
@@ -197,6 +251,7 @@ class TestTensor {
   int32_t dtype_ = MOLFUSE_F32;
   std::vector<int64_t> sizes_, strides_;
   std::vector<unsigned char> memory_;
+  KnownMemory known_;
 };
 
 template <class Args>
@@ -238,6 +293,19 @@ inline double small_atol(int32_t dtype) {
 
 /// Runs body at each CPU level this machine has (a build with emulation counts 64-byte vectors in), then restores the best.
 inline void at_each_level(const std::function<void(const std::string&)>& body) {
+#if defined(MOLFUSE_SIMT)
+#if defined(MOLFUSE_SANITIZE)
+  const uint64_t seeds = 1;  // the sanitizers follow every change of stack, which takes six times as long
+#else
+  const uint64_t seeds = 3;
+#endif
+  for (uint64_t seed = 1; seed <= seeds; ++seed) {
+    simt::settings().seed = seed;
+    SCOPED_TRACE("scheduling seed " + std::to_string(seed));
+    body("simulated");
+  }
+  return;
+#endif
   for (const char* level : {"baseline", "avx2", "avx512"}) {
     if (molfuse_set_cpu_level(level) != MOLFUSE_OK) continue;
     SCOPED_TRACE(level);
@@ -255,6 +323,15 @@ inline void expect_invalid(molfuse_status status, std::initializer_list<const ch
   expect_status(status, MOLFUSE_INVALID_ARGUMENT, parts);
 }
 
+#if defined(MOLFUSE_SIMT)
+constexpr int32_t kFloatTypes[] = {MOLFUSE_F32, MOLFUSE_F16, MOLFUSE_BF16};
+#else
 constexpr int32_t kFloatTypes[] = {MOLFUSE_F32, MOLFUSE_F64, MOLFUSE_F16, MOLFUSE_BF16};
+#endif
+
+/// For tests of what only the CPU has: f64, numbers of threads, values read before the call.
+#define MOLFUSE_CPU_ONLY() \
+  if (kSimulated) GTEST_SKIP() << "for the CPU"
+
 
 }  // namespace molfuse_test

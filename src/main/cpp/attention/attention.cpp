@@ -475,6 +475,7 @@ extern "C" {
 molfuse_status molfuse_attention_forward(const molfuse_attention_args* args, const molfuse_execution* execution) {
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_attention_forward");
+    refuse_device(where, "molfuse_attention_forward");
     const molfuse_attention_args a = read_args(args, "molfuse_attention_forward");
     run_forward(check_problem(a, false), where);
   });
@@ -483,6 +484,7 @@ molfuse_status molfuse_attention_forward(const molfuse_attention_args* args, con
 molfuse_status molfuse_attention_backward(const molfuse_attention_args* args, const molfuse_execution* execution) {
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_attention_backward");
+    refuse_device(where, "molfuse_attention_backward");
     const molfuse_attention_args a = read_args(args, "molfuse_attention_backward");
     run_backward(check_problem(a, true), a, where);
   });
@@ -491,6 +493,7 @@ molfuse_status molfuse_attention_backward(const molfuse_attention_args* args, co
 molfuse_status molfuse_attention_decode(const molfuse_attention_decode_args* args, const molfuse_execution* execution) {
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_attention_decode");
+    refuse_device(where, "molfuse_attention_decode");
     run_decode(read_args(args, "molfuse_attention_decode"), where);
   });
 }

@@ -230,7 +230,7 @@ extern "C" {
 
 molfuse_status molfuse_graph_transpose(const molfuse_graph* graph, const molfuse_execution* execution) {
   return guard([&] {
-    read_execution(execution, "molfuse_graph_transpose");
+    refuse_device(read_execution(execution, "molfuse_graph_transpose"), "molfuse_graph_transpose");
     if (graph == nullptr) invalid("graph: is NULL");
     transpose(*graph);
   });
@@ -239,7 +239,7 @@ molfuse_status molfuse_graph_transpose(const molfuse_graph* graph, const molfuse
 molfuse_status molfuse_graph_from_edges(const molfuse_tensor* edge_source, const molfuse_tensor* edge_target, int64_t num_nodes,
                                         const molfuse_graph* graph, const molfuse_tensor* edge_id_in, const molfuse_execution* execution) {
   return guard([&] {
-    read_execution(execution, "molfuse_graph_from_edges");
+    refuse_device(read_execution(execution, "molfuse_graph_from_edges"), "molfuse_graph_from_edges");
     if (edge_source == nullptr) invalid("edge_source: is NULL");
     if (edge_target == nullptr) invalid("edge_target: is NULL");
     if (graph == nullptr) invalid("graph: is NULL");

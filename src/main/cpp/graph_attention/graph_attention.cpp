@@ -9,6 +9,7 @@
 
 #include "graph_attention/graph.h"
 #include "graph_attention/kernels.h"
+#include "graph_attention/device.h"
 #include "runtime/check.h"
 #include "runtime/parallel.h"
 #include "runtime/philox.h"
@@ -204,7 +205,80 @@ double forward_nanoseconds(const GraphProblem& p, int64_t nodes) {
   return row * static_cast<double>(4 * nodes + 2 * p.edges) / 10;
 }
 
+#if defined(MOLFUSE_WITH_CUDA)
+const void* device_indices(const char* name, const molfuse_tensor& tensor, const molfuse_tensor& like, int64_t size) {
+  check_dtype(name, tensor, {like.dtype});
+  check_shape(name, tensor, {size});
+  if (size > 1 && tensor.stride[0] != 1) invalid("%s: expected contiguous entries on a device, got stride %lld", name, static_cast<long long>(tensor.stride[0]));
+  return tensor.data;
+}
+
+/// Values of the graph are in device memory: the kernels check them.
+DeviceGraphProblem device_problem(const molfuse_graph_attention_args& args, bool backward) {
+  const GraphProblem checked = check_problem(args);
+  DeviceGraphProblem p{};
+  p.dtype = checked.dtype;
+  p.nodes = args.query.size[0];
+  p.heads = checked.heads;
+  p.channels = checked.channels;
+  p.scale = checked.scale;
+  p.keep_scale = checked.keep_scale;
+  p.threshold = checked.threshold;
+  p.offset_low = checked.offset_low;
+  p.philox_key = checked.philox_key;
+  auto operand = [&](const char* name, const molfuse_tensor& tensor, bool output) {
+    check_dtype(name, tensor, {args.query.dtype});
+    check_shape(name, tensor, {p.nodes, p.heads, p.channels});
+    if (output) check_output(name, tensor);
+    return DeviceOperand{tensor.data, tensor.stride[0], tensor.stride[1], p.channels == 1 ? 1 : tensor.stride[2]};
+  };
+  p.query = operand("query", args.query, false);
+  p.key = operand("key", args.key, false);
+  p.value = operand("value", args.value, false);
+  if (!backward) p.out = operand("out", args.out, true);
+  if (backward || present(args.lse)) {
+    GraphProblem statistics = checked;
+    take_log_sum(statistics, args, !backward);
+    p.lse = statistics.lse;
+    p.lse_node = statistics.lse_node;
+    p.lse_head = statistics.lse_head;
+  }
+  const molfuse_graph& graph = args.graph;
+  check_dtype("row_ptr", graph.row_ptr, {MOLFUSE_I32, MOLFUSE_I64});
+  p.wide_index = graph.row_ptr.dtype == MOLFUSE_I64;
+  check_shape("source", graph.source, {kAny});
+  p.edges = graph.source.size[0];
+  if (p.nodes > INT32_MAX - 1 || p.edges > INT32_MAX - 1) {
+    unsupported("graph: at most %d nodes and edges, got %lld and %lld", INT32_MAX - 1, static_cast<long long>(p.nodes), static_cast<long long>(p.edges));
+  }
+  p.row_ptr = device_indices("row_ptr", graph.row_ptr, graph.row_ptr, p.nodes + 1);
+  p.source = device_indices("source", graph.source, graph.row_ptr, p.edges);
+  if (!backward) return p;
+  p.grad_out = operand("grad_out", args.grad_out, false);
+  if (present(args.grad_query)) p.grad_query = operand("grad_query", args.grad_query, true);
+  if (present(args.grad_key)) p.grad_key = operand("grad_key", args.grad_key, true);
+  if (present(args.grad_value)) p.grad_value = operand("grad_value", args.grad_value, true);
+  if (present(args.grad_key) || present(args.grad_value)) {
+    p.row_ptr_t = device_indices("row_ptr_t", graph.row_ptr_t, graph.row_ptr, p.nodes + 1);
+    p.target = device_indices("target", graph.target, graph.row_ptr, p.edges);
+    p.edge_id = device_indices("edge_id", graph.edge_id, graph.row_ptr, p.edges);
+  }
+  return p;
+}
+
+bool run_on_device(const molfuse_graph_attention_args& args, const molfuse_execution& execution, bool backward, const char* function) {
+  if (execution.device_type != MOLFUSE_CUDA) return false;
+  const DeviceGraphProblem p = device_problem(args, backward);
+  DeviceCall call(execution, function);
+  if (p.nodes > 0 && p.heads > 0) graph_attention_device(p, backward, call);
+  return true;
+}
+#else
+bool run_on_device(const molfuse_graph_attention_args&, const molfuse_execution&, bool, const char*) { return false; }
+#endif
+
 void run_forward(const molfuse_graph_attention_args& args, const molfuse_execution& caller) {
+  if (run_on_device(args, caller, false, "molfuse_graph_attention_forward")) return;
   GraphProblem p = check_problem(args);
   const Operand query("query", args.query, args.query, false);
   const Operand key("key", args.key, args.query, false);
@@ -286,6 +360,7 @@ bool falls_apart(const GraphProblem& p, int64_t nodes, const Division& division,
 }
 
 void run_backward(const molfuse_graph_attention_args& args, const molfuse_execution& caller) {
+  if (run_on_device(args, caller, true, "molfuse_graph_attention_backward")) return;
   GraphProblem p = check_problem(args);
   const molfuse_tensor& like = args.query;
   const bool by_source = present(args.grad_key) || present(args.grad_value);

@@ -3,11 +3,27 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "molfuse/latent_concat.h"
 #include "runtime/cpu_level.h"
 
 namespace molfuse {
+
+struct LatentConcatLayer {
+  molfuse_tensor tensor;  ///< features, or their gradient; without data: skipped
+  int64_t first_column;   ///< in the concatenated row
+};
+
+/// A checked call.
+struct LatentConcatProblem {
+  int32_t dtype;
+  int64_t element;  ///< bytes
+  bool pooled;      ///< layers are [B,C] already
+  int64_t graphs, nodes;
+  molfuse_tensor graph_ptr, concatenated;
+  std::vector<LatentConcatLayer> layers;
+};
 
 /// Columns of a block at most: its accumulators, 8 KB in f32, stay in a first-level cache, and rows are still read in long runs.
 constexpr int64_t kPoolColumns = 2048;
@@ -33,5 +49,9 @@ struct LatentConcatTable {
 };
 
 MOLFUSE_DECLARE_CPU_TABLE(LatentConcatTable, latent_concat_kernels)
+
+class DeviceCall;
+void latent_concat_forward_device(const LatentConcatProblem&, DeviceCall&);
+void latent_concat_backward_device(const LatentConcatProblem&, DeviceCall&);
 
 }  // namespace molfuse

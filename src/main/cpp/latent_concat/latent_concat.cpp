@@ -9,6 +9,7 @@
 
 #include "latent_concat/kernels.h"
 #include "runtime/check.h"
+#include "runtime/device_call.h"
 #include "runtime/parallel.h"
 
 namespace molfuse {
@@ -23,27 +24,13 @@ constexpr int64_t kTasksPerThread = 4;
 // Fewest columns worth dividing a row for: one line or so of the narrowest type for each row read.
 constexpr int64_t kFewestColumns = 64;
 
-struct Layer {
-  molfuse_tensor tensor;  ///< features, or their gradient; without data: skipped
-  int64_t first_column;   ///< in the concatenated row
-};
-
-struct Problem {
-  int32_t dtype;
-  int64_t element;  ///< bytes
-  bool pooled;      ///< layers are [B,C] already
-  int64_t graphs, nodes;
-  molfuse_tensor graph_ptr, concatenated;
-  std::vector<Layer> layers;
-};
-
 // Sums of so many columns do not overflow. In backward a layer's sizes need not be those of memory.
 constexpr int64_t kMaxColumns = int64_t{1} << 48;
 
 std::string entry_name(const char* list, int64_t n) { return std::string(list) + "[" + std::to_string(n) + "]"; }
 
-Problem check_problem(const molfuse_latent_concat_args& args, bool backward) {
-  Problem p{};
+LatentConcatProblem check_problem(const molfuse_latent_concat_args& args, bool backward, bool on_device) {
+  LatentConcatProblem p{};
   if (args.num_layers < 1) invalid("num_layers: expected >= 1, got %lld", static_cast<long long>(args.num_layers));
   if (args.layers == nullptr) invalid("layers: is NULL");
   if (backward && args.grad_layers == nullptr) invalid("grad_layers: is NULL");
@@ -87,7 +74,11 @@ Problem check_problem(const molfuse_latent_concat_args& args, bool backward) {
   if (!p.pooled) {
     check_dtype("graph_ptr", args.graph_ptr, {MOLFUSE_I32, MOLFUSE_I64});
     check_shape("graph_ptr", args.graph_ptr, {kAny});
-    check_pointers("graph_ptr", args.graph_ptr, p.nodes);
+    if (!on_device) {
+      check_pointers("graph_ptr", args.graph_ptr, p.nodes);
+    } else if (args.graph_ptr.size[0] < 1) {
+      invalid("graph_ptr: expected at least one entry, got %s", shape_text(args.graph_ptr).c_str());
+    }
     p.graph_ptr = args.graph_ptr;
     p.graphs = args.graph_ptr.size[0] - 1;
   }
@@ -111,9 +102,9 @@ struct Task {
 };
 
 /// Layers by blocks of columns by ranges of graphs, in the order in which memory is best walked.
-std::vector<Task> divide(const Problem& p, int threads) {
+std::vector<Task> divide(const LatentConcatProblem& p, int threads) {
   int64_t columns = 0;
-  for (const Layer& layer : p.layers) {
+  for (const LatentConcatLayer& layer : p.layers) {
     if (present(layer.tensor)) columns += layer.tensor.size[1];
   }
   const int64_t wanted = kTasksPerThread * threads;
@@ -145,9 +136,9 @@ std::vector<Task> divide(const Problem& p, int threads) {
 
 /// Calls body(task, thread) for every task.
 template <class Body>
-void run_tasks(const Problem& p, const molfuse_execution& caller, Body&& body) {
+void run_tasks(const LatentConcatProblem& p, const molfuse_execution& caller, Body&& body) {
   double bytes = 0;
-  for (const Layer& layer : p.layers) bytes += static_cast<double>(p.nodes) * static_cast<double>(layer.tensor.size[1]) * static_cast<double>(p.element);
+  for (const LatentConcatLayer& layer : p.layers) bytes += static_cast<double>(p.nodes) * static_cast<double>(layer.tensor.size[1]) * static_cast<double>(p.element);
   // Memory is the bound: 10 bytes a nanosecond.
   const molfuse_execution execution = with_worthwhile_threads(caller, bytes / 10);
   const std::vector<Task> tasks = divide(p, thread_count(execution, INT64_MAX));
@@ -156,9 +147,9 @@ void run_tasks(const Problem& p, const molfuse_execution& caller, Body&& body) {
   parallel_tasks(thread_count(execution, count), count, 1, [&](int64_t n, int thread) { body(tasks[static_cast<size_t>(n)], thread); });
 }
 
-void copy_pooled(const Problem& p, const molfuse_execution& execution, bool into_layers) {
+void copy_pooled(const LatentConcatProblem& p, const molfuse_execution& execution, bool into_layers) {
   run_tasks(p, execution, [&](const Task& task, int) {
-    const Layer& layer = p.layers[static_cast<size_t>(task.layer)];
+    const LatentConcatLayer& layer = p.layers[static_cast<size_t>(task.layer)];
     for (int64_t b = task.graph_begin; b < task.graph_end; ++b) {
       const int64_t columns = task.column_end - task.column_begin;
       const bool runs = columns == 1 || (layer.tensor.stride[1] == 1 && p.concatenated.stride[1] == 1);
@@ -174,12 +165,12 @@ void copy_pooled(const Problem& p, const molfuse_execution& execution, bool into
 
 /// Calls use(block, scratch) for every graph and block of columns.
 template <class Use>
-void for_blocks(const Problem& p, const molfuse_execution& execution, Use&& use) {
+void for_blocks(const LatentConcatProblem& p, const molfuse_execution& execution, Use&& use) {
   const int threads = thread_count(execution, INT64_MAX);
   const size_t each = static_cast<size_t>(kPoolColumns) * 8;
   const Scratch scratch(each * static_cast<size_t>(threads));
   run_tasks(p, execution, [&](const Task& task, int thread) {
-    const Layer& layer = p.layers[static_cast<size_t>(task.layer)];
+    const LatentConcatLayer& layer = p.layers[static_cast<size_t>(task.layer)];
     PoolBlock block{};
     block.node_stride = layer.tensor.stride[0];
     block.columns = task.column_end - task.column_begin;
@@ -205,7 +196,9 @@ extern "C" {
 molfuse_status molfuse_latent_concat_forward(const molfuse_latent_concat_args* args, const molfuse_execution* execution) {
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_latent_concat_forward");
-    const Problem p = check_problem(read_args(args, "molfuse_latent_concat_forward"), false);
+    const bool on_device = where.device_type == MOLFUSE_CUDA;
+    const LatentConcatProblem p = check_problem(read_args(args, "molfuse_latent_concat_forward"), false, on_device);
+    MOLFUSE_ON_DEVICE(where, "molfuse_latent_concat_forward", latent_concat_forward_device, p)
     if (p.pooled) return copy_pooled(p, where, false);
     const LatentConcatKernels& kernels = select_latent_concat_kernels().of[p.dtype];
     for_blocks(p, where, [&](const PoolBlock& block, void* scratch) { kernels.mean(block, scratch); });
@@ -215,10 +208,12 @@ molfuse_status molfuse_latent_concat_forward(const molfuse_latent_concat_args* a
 molfuse_status molfuse_latent_concat_backward(const molfuse_latent_concat_args* args, const molfuse_execution* execution) {
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_latent_concat_backward");
-    const Problem p = check_problem(read_args(args, "molfuse_latent_concat_backward"), true);
+    const bool on_device = where.device_type == MOLFUSE_CUDA;
+    const LatentConcatProblem p = check_problem(read_args(args, "molfuse_latent_concat_backward"), true, on_device);
+    MOLFUSE_ON_DEVICE(where, "molfuse_latent_concat_backward", latent_concat_backward_device, p)
     if (p.pooled) return copy_pooled(p, where, true);
     int64_t bytes = 0;
-    for (const Layer& layer : p.layers) {
+    for (const LatentConcatLayer& layer : p.layers) {
       if (present(layer.tensor)) bytes += element_count(layer.tensor) * p.element;
     }
     const LatentConcatKernels& kernels = select_latent_concat_kernels().of[p.dtype];

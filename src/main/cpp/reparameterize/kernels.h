@@ -17,7 +17,8 @@ struct LatentOperand {
 
 struct ReparameterizeProblem {
   int32_t dtype;
-  int64_t dim;  ///< L
+  int64_t dim;    ///< L
+  int64_t count;  ///< B * L
   LatentOperand mean, log_var, z, grad_z, grad_mean, grad_log_var;
   molfuse_philox philox;
 };
@@ -33,5 +34,9 @@ struct ReparameterizeKernels {
 };
 
 MOLFUSE_DECLARE_CPU_TABLE(ReparameterizeKernels, reparameterize_kernels)
+
+class DeviceCall;
+/// backward if there is a grad_z
+void reparameterize_device(const ReparameterizeProblem&, DeviceCall&);
 
 }  // namespace molfuse

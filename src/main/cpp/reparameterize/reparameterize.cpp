@@ -6,6 +6,7 @@
 
 #include "reparameterize/kernels.h"
 #include "runtime/check.h"
+#include "runtime/device_call.h"
 #include "runtime/parallel.h"
 
 namespace molfuse {
@@ -24,6 +25,7 @@ ReparameterizeProblem check_problem(const molfuse_reparameterize_args& args, boo
   ReparameterizeProblem p{};
   p.dtype = args.mean.dtype;
   p.dim = args.mean.size[1];
+  p.count = args.mean.size[0] * p.dim;
   p.philox = args.philox;
   p.mean = {args.mean.data, args.mean.stride[0], args.mean.stride[1]};
   p.log_var = operand_of("log_var", args.log_var, args.mean, false);
@@ -40,7 +42,8 @@ ReparameterizeProblem check_problem(const molfuse_reparameterize_args& args, boo
 void run(const molfuse_reparameterize_args& args, const molfuse_execution& execution, bool backward) {
   const ReparameterizeProblem p = check_problem(args, backward);
   if (backward && p.grad_mean.data == nullptr && p.grad_log_var.data == nullptr) return;
-  const int64_t count = args.mean.size[0] * p.dim, tasks = (count + kReparameterizeTask - 1) / kReparameterizeTask;
+  MOLFUSE_ON_DEVICE(execution, backward ? "molfuse_reparameterize_backward" : "molfuse_reparameterize_forward", reparameterize_device, p)
+  const int64_t count = p.count, tasks = divide_up(count, kReparameterizeTask);
   const ReparameterizeKernels& kernels = select_reparameterize_kernels();
   const auto kernel = backward ? kernels.backward : kernels.forward;
   const int threads = thread_count(with_worthwhile_threads(execution, 2.0 * static_cast<double>(count)), tasks);

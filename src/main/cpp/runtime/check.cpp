@@ -45,8 +45,10 @@ molfuse_execution read_execution(const molfuse_execution* execution, const char*
   std::memset(&copy, 0, sizeof copy);
   copy.struct_size = sizeof copy;
   if (execution != nullptr) copy = read_args(execution, function);
+#if !defined(MOLFUSE_WITH_CUDA)
   if (copy.device_type == MOLFUSE_CUDA) unsupported("%s: this build has no CUDA kernels", function);
-  if (copy.device_type != MOLFUSE_CPU) invalid("%s: execution->device_type is %d, expected 0 (CPU) or 1 (CUDA)", function, copy.device_type);
+#endif
+  if (copy.device_type != MOLFUSE_CPU && copy.device_type != MOLFUSE_CUDA) invalid("%s: execution->device_type is %d, expected 0 (CPU) or 1 (CUDA)", function, copy.device_type);
   if (copy.num_threads < 0) invalid("%s: execution->num_threads is %d, expected >= 0", function, copy.num_threads);
   return copy;
 }

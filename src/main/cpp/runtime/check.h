@@ -59,6 +59,11 @@ Args read_args(const Args* args, const char* function) {
 /// The execution to use: defaults for NULL; refuses devices that this build has no kernels for.
 molfuse_execution read_execution(const molfuse_execution* execution, const char* function);
 
+/// Throws for a device: the function has no kernel for it.
+inline void refuse_device(const molfuse_execution& execution, const char* function) {
+  if (execution.device_type != MOLFUSE_CPU) unsupported("%s: there is no CUDA kernel for it", function);
+}
+
 inline bool present(const molfuse_tensor& tensor) { return tensor.data != nullptr; }
 
 constexpr int64_t kAny = -1;

@@ -13,6 +13,7 @@
 
 #include "runtime/check.h"
 #include "runtime/cpu_level.h"
+#include "runtime/device_call.h"
 
 #ifndef MOLFUSE_VERSION
 #error "the build defines MOLFUSE_VERSION"
@@ -126,10 +127,17 @@ molfuse_status molfuse_get_capabilities(molfuse_capabilities* out) {
     std::snprintf(filled.cpu_vector_level, sizeof filled.cpu_vector_level, "%s", level_name(cpu_level()));
     std::snprintf(filled.cpu_vector_best, sizeof filled.cpu_vector_best, "%s", level_name(best_level()));
     filled.cpu_threads = omp_in_parallel() ? 1 : omp_get_max_threads();
+    filled.cudnn_usable = 0;
+#if defined(MOLFUSE_WITH_CUDA)
+    const char* reason = "";
+    filled.cuda_compiled = 1;
+    filled.cuda_usable = device_usable(&reason) ? 1 : 0;
+    std::snprintf(filled.cuda_reason, sizeof filled.cuda_reason, "%s", reason);
+#else
     filled.cuda_compiled = 0;
     filled.cuda_usable = 0;
-    filled.cudnn_usable = 0;
     std::snprintf(filled.cuda_reason, sizeof filled.cuda_reason, "%s", "this build has no CUDA kernels");
+#endif
     std::snprintf(filled.cudnn_reason, sizeof filled.cudnn_reason, "%s", "this build has no cuDNN backend");
     std::memcpy(out, &filled, size);
   });

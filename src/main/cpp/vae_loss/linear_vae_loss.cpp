@@ -45,7 +45,7 @@ Call check_call(const molfuse_linear_vae_loss_args& a, bool backward) {
     check_shape("weight_bias", a.weight_bias, {classes});
   }
   Call call{loss_args(a, dtype, batch, length, classes), {}, {}, a.weight, a.weight_bias, a.grad_hidden, a.grad_weight, a.grad_weight_bias};
-  const CheckedTargets checked = check_loss_inputs(call.args);
+  const CheckedTargets checked = check_loss_inputs(call.args, false);
   if (present(a.grad_hidden)) {
     check_dtype("grad_hidden", a.grad_hidden, {dtype});
     check_shape("grad_hidden", a.grad_hidden, {batch, length, channels});
@@ -299,6 +299,7 @@ extern "C" {
 molfuse_status molfuse_linear_vae_loss_forward(const molfuse_linear_vae_loss_args* args, const molfuse_execution* execution) {
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_linear_vae_loss_forward");
+    refuse_device(where, "molfuse_linear_vae_loss_forward");
     Call call = check_call(read_args(args, "molfuse_linear_vae_loss_forward"), false);
     run(call, where);
   });
@@ -307,6 +308,7 @@ molfuse_status molfuse_linear_vae_loss_forward(const molfuse_linear_vae_loss_arg
 molfuse_status molfuse_linear_vae_loss_backward(const molfuse_linear_vae_loss_args* args, const molfuse_execution* execution) {
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_linear_vae_loss_backward");
+    refuse_device(where, "molfuse_linear_vae_loss_backward");
     Call call = check_call(read_args(args, "molfuse_linear_vae_loss_backward"), true);
     run(call, where);
   });

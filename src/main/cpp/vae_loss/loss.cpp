@@ -50,7 +50,7 @@ void write_scalar(const molfuse_tensor& tensor, int64_t index, double value) {
 
 TokenValues token_values(const molfuse_tensor& tensor) { return {tensor.data, tensor.stride[0], tensor.stride[1]}; }
 
-CheckedTargets check_loss_inputs(const LossArgs& args) {
+CheckedTargets check_loss_inputs(const LossArgs& args, bool on_device) {
   if (args.reduction < MOLFUSE_REDUCTION_MEAN || args.reduction > MOLFUSE_REDUCTION_NONE) {
     invalid("reduction: expected 0 (mean), 1 (sum) or 2 (none), got %d", args.reduction);
   }
@@ -59,6 +59,7 @@ CheckedTargets check_loss_inputs(const LossArgs& args) {
   check_shape("targets", args.targets, {args.batch, args.length});
   check_latent_inputs(args);
   CheckedTargets checked{{static_cast<const int64_t*>(args.targets.data), args.targets.stride[0], args.targets.stride[1], args.pad_index}, 0};
+  if (on_device) return checked;
   const uint64_t classes = static_cast<uint64_t>(args.classes);
   int64_t padding = 0;
   for (int64_t b = 0; b < args.batch; ++b) {

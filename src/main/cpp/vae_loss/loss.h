@@ -36,8 +36,9 @@ struct CheckedTargets {
   int64_t unmasked;
 };
 
-/// Checks reduction, beta and every target; throws naming the first bad position and value.
-CheckedTargets check_loss_inputs(const LossArgs& args);
+/// Checks reduction, beta and every target; throws naming the first bad position and value. On a device the targets are seen, and counted,
+/// by the kernels only.
+CheckedTargets check_loss_inputs(const LossArgs& args, bool on_device);
 /// Checks the outputs of forward; also the type of the inputs mean and log_var.
 void check_forward_outputs(const LossArgs& args);
 /// Checks the inputs and latent gradients of backward. needs_lse: a gradient through the tokens is wanted.

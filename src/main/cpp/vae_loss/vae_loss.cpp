@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "runtime/parallel.h"
+#include "vae_loss/device.h"
 #include "vae_loss/loss.h"
 
 namespace molfuse {
@@ -27,7 +28,7 @@ double pass_nanoseconds(const Call& call, bool logits) {
 
 int64_t stride_of(const molfuse_tensor& tensor, int dimension) { return tensor.size[dimension] == 1 ? 1 : tensor.stride[dimension]; }
 
-Call check_call(const molfuse_vae_loss_args& a) {
+Call check_call(const molfuse_vae_loss_args& a, bool on_device) {
   const int32_t dtype = a.logits.dtype;
   if (!is_float(dtype)) invalid("logits: expected element type f16, bf16, f32 or f64, got %s", molfuse_dtype_name(dtype));
   check_shape("logits", a.logits, {kAny, kAny, kAny});
@@ -35,7 +36,7 @@ Call check_call(const molfuse_vae_loss_args& a) {
   const int64_t batch = a.logits.size[0], length = a.logits.size[token], classes = a.logits.size[cls];
   if (classes < 1) invalid("logits: expected at least one class, got shape %s", shape_text(a.logits).c_str());
   Call call{loss_args(a, dtype, batch, length, classes), {}, 0};
-  const CheckedTargets checked = check_loss_inputs(call.args);
+  const CheckedTargets checked = check_loss_inputs(call.args, on_device);
   call.unmasked = checked.unmasked;
   VaeLossProblem& p = call.problem;
   p.dtype = dtype;
@@ -82,7 +83,7 @@ struct Tasks {
 };
 
 void run_forward(const molfuse_vae_loss_args& a, const molfuse_execution& caller) {
-  Call call = check_call(a);
+  Call call = check_call(a, caller.device_type == MOLFUSE_CUDA);
   const molfuse_execution execution = with_worthwhile_threads(caller, pass_nanoseconds(call, true));
   check_forward_outputs(call.args);
   VaeLossProblem& p = call.problem;
@@ -93,6 +94,12 @@ void run_forward(const molfuse_vae_loss_args& a, const molfuse_execution& caller
     take_gradient(call, a);
     p.row_scale = forward_token_scale(call.args, call.unmasked);
   }
+#if defined(MOLFUSE_WITH_CUDA)
+  if (caller.device_type == MOLFUSE_CUDA) {
+    DeviceCall device(caller, "molfuse_vae_loss_forward");
+    return vae_loss_forward_device(p, call.args, device);
+  }
+#endif
   Latent latent(call.args, false);
   const Tasks tasks(p);
   std::vector<TokenSums> sums(static_cast<size_t>(tasks.count));
@@ -113,7 +120,7 @@ void run_forward(const molfuse_vae_loss_args& a, const molfuse_execution& caller
 }
 
 void run_backward(const molfuse_vae_loss_args& a, const molfuse_execution& caller) {
-  Call call = check_call(a);
+  Call call = check_call(a, caller.device_type == MOLFUSE_CUDA);
   const bool want_logits = present(a.grad_logits);
   const molfuse_execution execution = with_worthwhile_threads(caller, pass_nanoseconds(call, want_logits));
   check_backward(call.args, want_logits);
@@ -128,10 +135,16 @@ void run_backward(const molfuse_vae_loss_args& a, const molfuse_execution& calle
     }
     if (present(a.grad_nll)) {
       p.grad_nll = token_values(a.grad_nll);
-    } else {
+    } else if (caller.device_type == MOLFUSE_CPU) {
       p.row_scale = token_scale(call.args);
     }
   }
+#if defined(MOLFUSE_WITH_CUDA)
+  if (caller.device_type == MOLFUSE_CUDA) {
+    DeviceCall device(caller, "molfuse_vae_loss_backward");
+    return vae_loss_backward_device(p, call.args, device);
+  }
+#endif
   const Latent latent(call.args, true);
   const Tasks tasks(p);
   const VaeLossKernels& kernels = select_vae_loss_kernels();

@@ -25,7 +25,7 @@ final class DeviceOptions {
       names = "--device",
       paramLabel = "DEVICE",
       defaultValue = "auto",
-      description = "cpu, cuda, or auto: the GPU if one is usable (default: ${DEFAULT-VALUE}).")
+      description = "cpu, cuda, or auto (default: ${DEFAULT-VALUE}). The model runs on the CPU until all its operators have CUDA kernels.")
   private Choice choice;
 
   @Option(
@@ -45,10 +45,12 @@ final class DeviceOptions {
       Threads.set(threads);
     }
     Capabilities capabilities = Molfuse.capabilities();
-    if (choice == Choice.CUDA && !capabilities.cudaUsable()) {
-      throw new FailureException("--device cuda: no GPU can be used: " + capabilities.cudaReason());
+    if (choice == Choice.CUDA) {
+      throw new FailureException(
+          capabilities.cudaUsable()
+              ? "--device cuda: attention and the linear loss, which the model needs, have no CUDA kernels yet"
+              : "--device cuda: no GPU can be used: " + capabilities.cudaReason());
     }
-    boolean cuda = choice == Choice.CUDA || (choice == Choice.AUTO && capabilities.cudaUsable());
-    return cuda ? DeviceType.CUDA : DeviceType.CPU;
+    return DeviceType.CPU;
   }
 }

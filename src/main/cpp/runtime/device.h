@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything that kernels ask of the device, in one place with two meanings: compiled by nvcc it is the GPU's own instructions; with
+// MOLFUSE_SIMT it is the simulated device of the tests (src/test/cpp/simt), on which the same kernel sources run without a GPU. Kernels
+// (files *.cuh) use nothing of CUDA but through this header.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/dtype.h"
+#include "runtime/philox.h"
+
+#if defined(MOLFUSE_SIMT)
+#include "simt/device.h"
+#elif defined(__CUDACC__)
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define MOLFUSE_DEVICE __device__ __forceinline__
+/// A kernel for at most `threads` threads a block, compiled so that `blocks` blocks fit on a multiprocessor.
+#define MOLFUSE_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
+#define MOLFUSE_UNROLL _Pragma("unroll")
+#define MOLFUSE_GRID_CONSTANT __grid_constant__
+
+namespace molfuse {
+namespace device {
+
+constexpr int kWarp = 32;
+constexpr uint32_t kFullMask = 0xFFFFFFFFu;
+
+// ---- position
+
+MOLFUSE_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+MOLFUSE_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
+MOLFUSE_DEVICE int block_x() { return static_cast<int>(blockIdx.x); }
+MOLFUSE_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
+MOLFUSE_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }
+MOLFUSE_DEVICE int grid_x() { return static_cast<int>(gridDim.x); }
+MOLFUSE_DEVICE int grid_y() { return static_cast<int>(gridDim.y); }
+
+/// The block's dynamic shared memory.
+MOLFUSE_DEVICE unsigned char* shared_memory() {
+  extern __shared__ __align__(128) unsigned char molfuse_shared[];
+  return molfuse_shared;
+}
+
+// ---- order
+
+MOLFUSE_DEVICE void sync_block() { __syncthreads(); }
+MOLFUSE_DEVICE void sync_warp() { __syncwarp(); }
+/// Barrier id (1..15) of `threads` threads, a multiple of 32.
+MOLFUSE_DEVICE void sync_named(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+/// Makes this thread's writes visible to the device before those that follow.
+MOLFUSE_DEVICE void fence_device() { __threadfence(); }
+
+// ---- warp: every lane takes part. T has 4 or 8 bytes.
+
+/// Groups of `width` lanes (a power of two): lane is counted within the caller's group.
+template <class T>
+MOLFUSE_DEVICE T shuffle(T value, int lane, int width = kWarp) { return __shfl_sync(kFullMask, value, lane, width); }
+template <class T>
+MOLFUSE_DEVICE T shuffle_xor(T value, int mask) { return __shfl_xor_sync(kFullMask, value, mask); }
+/// The lanes for which the predicate holds.
+MOLFUSE_DEVICE uint32_t ballot(bool predicate) { return __ballot_sync(kFullMask, predicate); }
+
+// ---- memory. V is a type of 1, 2, 4, 8 or 16 bytes, aligned to its size.
+
+template <class V>
+MOLFUSE_DEVICE V load(const V* at) { return *at; }
+template <class V>
+MOLFUSE_DEVICE void store(V* at, const V& value) { *at = value; }
+
+/// Global memory that nobody reads twice: past the first-level cache.
+template <class V>
+MOLFUSE_DEVICE V load_once(const V* at) {
+  V value;
+  if constexpr (sizeof(V) == 16) {
+    uint32_t* w = reinterpret_cast<uint32_t*>(&value);
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3]) : "l"(at));
+  } else if constexpr (sizeof(V) == 8) {
+    uint32_t* w = reinterpret_cast<uint32_t*>(&value);
+    asm volatile("ld.global.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(w[0]), "=r"(w[1]) : "l"(at));
+  } else {
+    value = *at;
+  }
+  return value;
+}
+/// Global memory that is not read again soon.
+template <class V>
+MOLFUSE_DEVICE void store_once(V* at, const V& value) {
+  if constexpr (sizeof(V) == 16) {
+    __stcs(reinterpret_cast<uint4*>(at), *reinterpret_cast<const uint4*>(&value));
+  } else if constexpr (sizeof(V) == 8) {
+    __stcs(reinterpret_cast<uint2*>(at), *reinterpret_cast<const uint2*>(&value));
+  } else {
+    *at = value;
+  }
+}
+
+/// Returns the value before.
+MOLFUSE_DEVICE int atomic_add(int* at, int value) { return atomicAdd(at, value); }
+MOLFUSE_DEVICE uint32_t atomic_or(uint32_t* at, uint32_t value) { return atomicOr(at, value); }
+/// Compares 64-bit words; returns the value before.
+MOLFUSE_DEVICE unsigned long long atomic_min(unsigned long long* at, unsigned long long value) { return atomicMin(at, value); }
+
+// ---- 16-bit types
+
+MOLFUSE_DEVICE float to_float(float value) { return value; }
+MOLFUSE_DEVICE float to_float(f16 value) { return __half2float(__ushort_as_half(value.bits)); }
+MOLFUSE_DEVICE float to_float(bf16 value) { return __bfloat162float(__ushort_as_bfloat16(value.bits)); }
+
+template <class T>
+MOLFUSE_DEVICE T from_float(float value);
+template <>
+MOLFUSE_DEVICE float from_float<float>(float value) { return value; }
+template <>
+MOLFUSE_DEVICE f16 from_float<f16>(float value) { return {__half_as_ushort(__float2half_rn(value))}; }
+template <>
+MOLFUSE_DEVICE bf16 from_float<bf16>(float value) { return {__bfloat16_as_ushort(__float2bfloat16_rn(value))}; }
+
+// ---- arithmetic
+
+/// Within two units in the last place over all of f32.
+MOLFUSE_DEVICE float exp(float x) { return ::expf(x); }
+MOLFUSE_DEVICE float log(float x) { return ::logf(x); }
+MOLFUSE_DEVICE float log_one_plus(float x) { return ::log1pf(x); }
+/// The device's approximation of 2^x: two units in the last place, subnormal results are 0.
+MOLFUSE_DEVICE float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+MOLFUSE_DEVICE float square_root(float x) { return ::sqrtf(x); }
+MOLFUSE_DEVICE float inverse_square_root(float x) { return ::rsqrtf(x); }
+/// sin(pi * x) and cos(pi * x).
+MOLFUSE_DEVICE void sincos_pi(float x, float* sine, float* cosine) { ::sincospif(x, sine, cosine); }
+MOLFUSE_DEVICE float fused_multiply_add(float a, float b, float c) { return ::fmaf(a, b, c); }
+MOLFUSE_DEVICE float maximum(float a, float b) { return ::fmaxf(a, b); }
+MOLFUSE_DEVICE float absolute(float a) { return ::fabsf(a); }
+MOLFUSE_DEVICE bool is_nan(float a) { return a != a; }
+MOLFUSE_DEVICE float float_from_bits(uint32_t bits) { return __uint_as_float(bits); }
+MOLFUSE_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
+MOLFUSE_DEVICE float infinity() { return __builtin_huge_valf(); }
+MOLFUSE_DEVICE float quiet_nan() { return __builtin_nanf(""); }
+
+}  // namespace device
+}  // namespace molfuse
+
+#else
+#error "kernels are compiled by nvcc, or with MOLFUSE_SIMT for the simulated device"
+#endif
+
+namespace molfuse {
+namespace device {
+
+/// N neighbours of type T in one access.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Vector {
+  T item[N];
+};
+
+MOLFUSE_DEVICE int lane_index() { return thread_index() % kWarp; }
+MOLFUSE_DEVICE int warp_index() { return thread_index() / kWarp; }
+
+/// Sum over groups of WIDTH neighbouring lanes; every lane gets it. The order of additions is that of a butterfly, whatever the timing.
+template <int WIDTH = kWarp>
+MOLFUSE_DEVICE float group_sum(float value) {
+  MOLFUSE_UNROLL
+  for (int step = WIDTH / 2; step > 0; step /= 2) value += shuffle_xor(value, step);
+  return value;
+}
+/// Largest over groups of WIDTH lanes; NaN if one of them is.
+template <int WIDTH = kWarp>
+MOLFUSE_DEVICE float group_maximum(float value) {
+  MOLFUSE_UNROLL
+  for (int step = WIDTH / 2; step > 0; step /= 2) {
+    const float other = shuffle_xor(value, step);
+    value = other > value || is_nan(other) ? other : value;
+  }
+  return value;
+}
+
+}  // namespace device
+}  // namespace molfuse

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// The host's side of a call that runs on a GPU: device, stream, scratch memory, launches, and what kernels report. Implemented over the
+// CUDA runtime in device_call.cpp, and for tests over the simulated device in src/test/cpp/simt/device_call.cpp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "molfuse/runtime.h"
+#include "runtime/check.h"
+
+#if defined(MOLFUSE_SIMT)
+#include "simt/simt.h"
+#endif
+
+namespace molfuse {
+
+struct DeviceInfo {
+  int index;
+  int multiprocessors;
+  int major, minor;         ///< compute capability
+  size_t shared_per_block;  ///< bytes a block may ask for
+};
+
+struct Grid {
+  int64_t x = 1, y = 1, z = 1;
+};
+
+/// What a kernel found wrong with values that only the device can see.
+enum class Fault : uint32_t { none, graph_ptr, row_ptr, edge_index, target };
+
+/// A report fits one word, so that it is read and written whole: fault, value (cut to 24 bits) and position.
+constexpr int kReportPositionBits = 36, kReportValueBits = 24;
+constexpr int64_t kReportValueLimit = int64_t{1} << (kReportValueBits - 1);
+
+class DeviceCall {
+ public:
+  /// Makes the execution's device the current one until the call ends. Throws what an earlier call's kernels reported, if anything.
+  DeviceCall(const molfuse_execution& execution, const char* function);
+  ~DeviceCall();
+  DeviceCall(const DeviceCall&) = delete;
+  DeviceCall& operator=(const DeviceCall&) = delete;
+
+  const DeviceInfo& device() const { return *device_; }
+  bool deterministic() const { return execution_.deterministic != 0; }
+
+  /// Device memory that is released, in the stream's order, when the call ends. Aligned to 256 bytes; contents undefined.
+  template <class T>
+  T* scratch(int64_t count) {
+    return static_cast<T*>(allocate(static_cast<size_t>(count < 1 ? 1 : count) * sizeof(T)));
+  }
+  /// Sets bytes to zero, in the stream's order.
+  void zero(void* at, size_t bytes);
+  /// Where kernels of this call report.
+  unsigned long long* report() const { return report_; }
+
+  template <class T>
+  struct Same {
+    using type = T;
+  };
+  /// Launches kernel<<<grid, threads, shared>>>; nothing for an empty grid.
+  template <class... P>
+  void launch(const char* name, void (*kernel)(P...), Grid grid, int threads, size_t shared, typename Same<P>::type... arguments) {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    check_grid(name, grid);
+#if defined(MOLFUSE_SIMT)
+    simulate(name, grid, threads, shared, [&] { kernel(arguments...); });
+#else
+    void* pointers[] = {static_cast<void*>(const_cast<void*>(static_cast<const void*>(&arguments)))...};
+    launch_kernel(name, reinterpret_cast<const void*>(kernel), grid, threads, shared, pointers);
+#endif
+  }
+
+ private:
+  void* allocate(size_t bytes);
+  static void check_grid(const char* name, const Grid& grid) {
+    if (grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535) {
+      unsupported("%s: too large for one launch (%lld x %lld x %lld blocks)", name, static_cast<long long>(grid.x),
+                  static_cast<long long>(grid.y), static_cast<long long>(grid.z));
+    }
+  }
+#if defined(MOLFUSE_SIMT)
+  void simulate(const char* name, Grid grid, int threads, size_t shared, const std::function<void()>& body);
+#else
+  void launch_kernel(const char* name, const void* kernel, Grid grid, int threads, size_t shared, void** arguments);
+#endif
+
+  molfuse_execution execution_;
+  const DeviceInfo* device_ = nullptr;
+  int previous_device_ = -1;
+  unsigned long long* report_ = nullptr;
+  std::vector<void*> allocated_;
+};
+
+/// In an entry point: if the execution is on a device, runs `function`(problem, call) there and returns. A build without CUDA has
+/// refused such an execution before.
+#if defined(MOLFUSE_WITH_CUDA)
+#define MOLFUSE_ON_DEVICE(execution, name, function, problem)   \
+  if ((execution).device_type == MOLFUSE_CUDA) {                \
+    DeviceCall molfuse_call((execution), (name));               \
+    return function((problem), molfuse_call);                   \
+  }
+#else
+#define MOLFUSE_ON_DEVICE(execution, name, function, problem)
+#endif
+
+/// Whether a CUDA device can be used now; if not, reason says why.
+bool device_usable(const char** reason);
+
+/// Throws, as an invalid argument, what a report word says; does nothing for 0.
+void throw_report(unsigned long long word);
+
+}  // namespace molfuse
