@@ -1,6 +1,13 @@
 # libmolfuse_torch: libtorch operators over libmolfuse. Headers from the PyPI wheel, libraries from the bytedeco preset.
 # Nothing of CUDA is linked: the library must load beside the CPU and the GPU build of libtorch alike.
-molfuse_provide(headers libraries)
+# With MOLFUSE_TORCH_ROOT, both from that PyTorch installation instead (its folder `torch`): a library for torch.ops.load_library there.
+set(MOLFUSE_TORCH_ROOT "" CACHE PATH "Folder of an installed PyTorch to build libmolfuse_torch for; empty: the preset's libtorch")
+if(MOLFUSE_TORCH_ROOT)
+  set(MOLFUSE_TORCH_INCLUDE "${MOLFUSE_TORCH_ROOT}/include" "${MOLFUSE_TORCH_ROOT}/include/torch/csrc/api/include")
+  set(MOLFUSE_PRESET_LIBRARIES "${MOLFUSE_TORCH_ROOT}/lib")
+else()
+  molfuse_provide(headers libraries)
+endif()
 
 # libtorch's headers do not pass -Wextra, hence SYSTEM. The C++ ABI is libstdc++'s current one, as in both the wheel and the preset.
 add_library(molfuse_libtorch INTERFACE)
