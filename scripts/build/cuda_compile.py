@@ -35,9 +35,9 @@ def key_of(nvcc, source, flags, files):
     for word in [version, *flags, str(source)]:
         digest.update(word.replace(root, ".").encode() + b"\0")
     # The toolkit's and the system's headers are known by their compiler's version; reading them all would take longer than it saves.
-    own = sorted({path.resolve() for path in files if str(path.resolve()).startswith(root)})
+    own = sorted({path.resolve() for path in files if bootstrap.ROOT in path.resolve().parents})
     for path in own:
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(str(path.relative_to(bootstrap.ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

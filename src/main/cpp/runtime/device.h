@@ -104,6 +104,80 @@ MOLFUSE_DEVICE uint32_t atomic_or(uint32_t* at, uint32_t value) { return atomicO
 /// Compares 64-bit words; returns the value before.
 MOLFUSE_DEVICE unsigned long long atomic_min(unsigned long long* at, unsigned long long value) { return atomicMin(at, value); }
 
+// ---- asynchronous copies from global to shared memory, 16 bytes a thread
+
+/// Copies 16 bytes, or writes 16 zero bytes if not valid (then `from` is not read).
+MOLFUSE_DEVICE void copy_async(void* shared, const void* from, bool valid = true) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
+}
+/// Ends a group of this thread's copies.
+MOLFUSE_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Waits until at most PENDING of this thread's groups are unfinished. What they wrote is visible to this thread; to others after a barrier.
+template <int PENDING>
+MOLFUSE_DEVICE void wait_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
+
+// ---- tensor cores. Fragments as in the PTX manual, for mma.m16n8k16 and m16n8k8; with g = lane / 4 and t = lane % 4:
+//   16-bit A [16,16]: a[0] row g, columns 2t, 2t+1; a[1] row g+8; a[2], a[3] the same rows, columns 2t+8, 2t+9
+//   16-bit B [16,8]:  b[0] rows 2t, 2t+1 of column g; b[1] rows 2t+8, 2t+9
+//   tf32 A [16,8]:    a[0] row g, column t; a[1] row g+8; a[2], a[3] the same rows, column t+4
+//   tf32 B [8,8]:     b[0] row t, column g; b[1] row t+4
+//   D [16,8]:         d[0], d[1] row g, columns 2t, 2t+1; d[2], d[3] row g+8
+
+/// d += a b
+template <class T>
+MOLFUSE_DEVICE void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+template <>
+MOLFUSE_DEVICE void multiply_add<f16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+template <>
+MOLFUSE_DEVICE void multiply_add<bf16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+/// The same for f32 rounded to tf32: m16n8k8.
+MOLFUSE_DEVICE void multiply_add_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+/// The bits of an f32 rounded to tf32 (to nearest, ties away from zero).
+MOLFUSE_DEVICE uint32_t to_tf32(float value) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  return bits;
+}
+
+/// Loads four 8x8 matrices of 16-bit elements from shared memory. Lane 8m + r gives the address of row r of matrix m (16 bytes, aligned);
+/// r[m] gets columns 2t and 2t+1 of row g of matrix m; transposed: rows 2t and 2t+1 of column g.
+MOLFUSE_DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
+  const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+}
+MOLFUSE_DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row) {
+  const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+}
+/// The reverse of load_matrices. Before compute capability 9.0 by plain stores.
+MOLFUSE_DEVICE void store_matrices(void* row, const uint32_t (&r)[4]) {
+#if __CUDA_ARCH__ >= 900
+  const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
+#else
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  MOLFUSE_UNROLL
+  for (int m = 0; m < 4; ++m) {
+    const auto base = __shfl_sync(kFullMask, reinterpret_cast<unsigned long long>(row), 8 * m + lane / 4);
+    reinterpret_cast<uint32_t*>(base)[lane % 4] = r[m];
+  }
+  __syncwarp();
+#endif
+}
+
 // ---- 16-bit types
 
 MOLFUSE_DEVICE float to_float(float value) { return value; }

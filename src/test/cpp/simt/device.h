@@ -157,6 +157,108 @@ inline f16 from_float<f16>(float value) {
   return {static_cast<uint16_t>(sign | (shift == -24 ? units : (static_cast<uint32_t>(shift + 24) << 10) + units))};
 }
 
+inline void copy_async(void* shared, const void* from, bool valid = true) { simt::copy_async(shared, from, 16, valid ? 16 : 0); }
+inline void commit_copies() { simt::commit_copies(); }
+template <int PENDING>
+void wait_copies() { simt::wait_copies(PENDING); }
+
+struct MultiplyIn {
+  float d[4];
+  uint32_t a[4], b[2];
+};
+/// Calls D[i][j] += sum over k of A[i][k] B[k][j] on whole matrices gathered from the lanes' fragments.
+template <int DEPTH, class ElementA, class ElementB>
+void multiply_fragments(simt::Lanes& lanes, ElementA a_of, ElementB b_of) {
+  for (int lane = 0; lane < kWarp; ++lane) {
+    for (int n = 0; n < 4; ++n) {
+      const int row = lane / 4 + (n < 2 ? 0 : 8), column = 2 * (lane % 4) + n % 2;
+      // The sum of the products is exact in double; a device adds them with less care.
+      double sum = static_cast<double>(static_cast<const MultiplyIn*>(lanes.in[lane])->d[n]);
+      for (int k = 0; k < DEPTH; ++k) sum += static_cast<double>(a_of(lanes, row, k)) * static_cast<double>(b_of(lanes, k, column));
+      static_cast<float*>(lanes.out[lane])[n] = static_cast<float>(sum);
+    }
+  }
+}
+template <class T>
+float half_of(uint32_t word, int which) { return to_float(T{static_cast<uint16_t>(word >> (16 * which))}); }
+
+template <class T>
+void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  MultiplyIn in;
+  std::memcpy(in.d, d, sizeof d);
+  std::memcpy(in.a, a, sizeof a);
+  std::memcpy(in.b, b, sizeof b);
+  simt::warp_operation("multiply_add", kFullMask, &in, d, [](simt::Lanes& lanes, uint32_t) {
+    multiply_fragments<16>(
+        lanes,
+        [](simt::Lanes& l, int row, int k) {
+          const int lane = row % 8 * 4 + k % 8 / 2, word = row / 8 + 2 * (k / 8);
+          return half_of<T>(static_cast<const MultiplyIn*>(l.in[lane])->a[word], k % 2);
+        },
+        [](simt::Lanes& l, int k, int column) {
+          return half_of<T>(static_cast<const MultiplyIn*>(l.in[column * 4 + k % 8 / 2])->b[k / 8], k % 2);
+        });
+  });
+}
+inline void multiply_add_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  MultiplyIn in;
+  std::memcpy(in.d, d, sizeof d);
+  std::memcpy(in.a, a, sizeof a);
+  std::memcpy(in.b, b, sizeof b);
+  simt::warp_operation("multiply_add_tf32", kFullMask, &in, d, [](simt::Lanes& lanes, uint32_t) {
+    // The low 13 bits of an operand are not looked at.
+    multiply_fragments<8>(
+        lanes,
+        [](simt::Lanes& l, int row, int k) {
+          return float_from_bits(static_cast<const MultiplyIn*>(l.in[row % 8 * 4 + k % 4])->a[row / 8 + 2 * (k / 4)] & 0xFFFFE000u);
+        },
+        [](simt::Lanes& l, int k, int column) {
+          return float_from_bits(static_cast<const MultiplyIn*>(l.in[column * 4 + k % 4])->b[k / 4] & 0xFFFFE000u);
+        });
+  });
+}
+inline uint32_t to_tf32(float value) {
+  const uint32_t bits = bits_of(value);
+  if ((bits & 0x7F800000u) == 0x7F800000u) return bits & ((bits & 0x007FFFFFu) != 0 ? 0xFFFFFFFFu : 0xFF800000u);
+  return (bits + 0x1000u) & 0xFFFFE000u;
+}
+
+struct MatrixRow {
+  const void* row;
+  uint32_t r[4];
+};
+template <bool TRANSPOSED>
+void load_matrices_as(const char* name, uint32_t (&r)[4], const void* row) {
+  simt::check_shared(row, 16, 16, name);
+  const MatrixRow in{row, {}};
+  simt::warp_operation(name, kFullMask, &in, r, [](simt::Lanes& lanes, uint32_t) {
+    for (int lane = 0; lane < kWarp; ++lane) {
+      for (int m = 0; m < 4; ++m) {
+        uint16_t element[2];
+        for (int n = 0; n < 2; ++n) {
+          const int line = TRANSPOSED ? 2 * (lane % 4) + n : lane / 4, column = TRANSPOSED ? lane / 4 : 2 * (lane % 4) + n;
+          std::memcpy(&element[n], static_cast<const char*>(static_cast<const MatrixRow*>(lanes.in[8 * m + line])->row) + 2 * column, 2);
+        }
+        static_cast<uint32_t*>(lanes.out[lane])[m] = element[0] | static_cast<uint32_t>(element[1]) << 16;
+      }
+    }
+  });
+}
+inline void load_matrices(uint32_t (&r)[4], const void* row) { load_matrices_as<false>("load_matrices", r, row); }
+inline void load_matrices_transposed(uint32_t (&r)[4], const void* row) { load_matrices_as<true>("load_matrices_transposed", r, row); }
+inline void store_matrices(void* row, const uint32_t (&r)[4]) {
+  simt::check_shared(row, 16, 16, "store_matrices");
+  MatrixRow in{row, {r[0], r[1], r[2], r[3]}};
+  simt::warp_operation("store_matrices", kFullMask, &in, nullptr, [](simt::Lanes& lanes, uint32_t) {
+    for (int lane = 0; lane < kWarp; ++lane) {
+      for (int m = 0; m < 4; ++m) {
+        char* to = static_cast<char*>(const_cast<void*>(static_cast<const MatrixRow*>(lanes.in[8 * m + lane / 4])->row));
+        std::memcpy(to + 4 * (lane % 4), &static_cast<const MatrixRow*>(lanes.in[lane])->r[m], 4);
+      }
+    }
+  });
+}
+
 inline float exp(float x) { return std::exp(x); }
 inline float log(float x) { return std::log(x); }
 inline float log_one_plus(float x) { return std::log1p(x); }

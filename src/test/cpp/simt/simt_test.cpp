@@ -191,11 +191,11 @@ TEST(Simt, AsynchronousCopiesHappenByTheirWait) {
     simt::run("kernel", {1, 1, 1}, 64, 64 * 16, [&] {
       const int n = thread_index();
       float* to = reinterpret_cast<float*>(shared_memory()) + 4 * n;
-      simt::copy_async(to, from.data() + 4 * n, 16, n == 5 ? 8 : 16);
-      simt::commit_copies();
-      if (wait) simt::wait_copies(0);
-      for (int i = 0; i < 4; ++i) right = right && load(to + i) == (n == 5 && i >= 2 ? 0.0f : from[static_cast<size_t>(4 * n + i)]);
-      simt::wait_copies(0);
+      copy_async(to, from.data() + 4 * n, n != 5);
+      commit_copies();
+      if (wait) wait_copies<0>();
+      for (int i = 0; i < 4; ++i) right = right && load(to + i) == (n == 5 ? 0.0f : from[static_cast<size_t>(4 * n + i)]);
+      wait_copies<0>();
     });
     return right;
   };
@@ -203,10 +203,104 @@ TEST(Simt, AsynchronousCopiesHappenByTheirWait) {
   EXPECT_TRUE(found_at_some_seed([&] { return copies(false); }));
   EXPECT_TRUE(found_at_some_seed(
       [&] {
-        simt::run("kernel", {1, 1, 1}, 1, 16, [&] { simt::copy_async(shared_memory(), from.data(), 16, 16); });
+        simt::run("kernel", {1, 1, 1}, 1, 16, [&] { copy_async(shared_memory(), from.data()); });
         return true;
       },
       "nobody waited for"));
+}
+
+// ---- tensor cores: fragments are put together here from the tables of the PTX manual, and compared with whole matrices
+
+template <class T>
+uint32_t pair(float low, float high) { return from_float<T>(low).bits | static_cast<uint32_t>(from_float<T>(high).bits) << 16; }
+
+template <class T>
+void check_products() {
+  float a[16][16], b[16][8], c[16][8], d[16][8] = {};
+  for (int i = 0; i < 16; ++i) {
+    for (int k = 0; k < 16; ++k) a[i][k] = static_cast<float>((i * 7 + k * 3) % 11 - 5) / 4;
+    for (int j = 0; j < 8; ++j) c[i][j] = static_cast<float>(i - 2 * j);
+  }
+  for (int k = 0; k < 16; ++k) {
+    for (int j = 0; j < 8; ++j) b[k][j] = static_cast<float>((k * 5 + j * 2) % 9 - 4) / 2;
+  }
+  simt::run("kernel", {1, 1, 1}, 32, 0, [&] {
+    const int g = lane_index() / 4, t = lane_index() % 4;
+    const uint32_t fa[4] = {pair<T>(a[g][2 * t], a[g][2 * t + 1]), pair<T>(a[g + 8][2 * t], a[g + 8][2 * t + 1]),
+                            pair<T>(a[g][2 * t + 8], a[g][2 * t + 9]), pair<T>(a[g + 8][2 * t + 8], a[g + 8][2 * t + 9])};
+    const uint32_t fb[2] = {pair<T>(b[2 * t][g], b[2 * t + 1][g]), pair<T>(b[2 * t + 8][g], b[2 * t + 9][g])};
+    float fd[4] = {c[g][2 * t], c[g][2 * t + 1], c[g + 8][2 * t], c[g + 8][2 * t + 1]};
+    multiply_add<T>(fd, fa, fb);
+    d[g][2 * t] = fd[0];
+    d[g][2 * t + 1] = fd[1];
+    d[g + 8][2 * t] = fd[2];
+    d[g + 8][2 * t + 1] = fd[3];
+  });
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 8; ++j) {
+      float sum = c[i][j];  // all numbers here are exact in every type
+      for (int k = 0; k < 16; ++k) sum += a[i][k] * b[k][j];
+      EXPECT_EQ(d[i][j], sum) << i << " " << j;
+    }
+  }
+}
+
+TEST(Simt, TensorCoresMultiplyFragments) {
+  check_products<f16>();
+  check_products<bf16>();
+  float a[16][8], b[8][8], d[16][8] = {};
+  for (int k = 0; k < 8; ++k) {
+    for (int i = 0; i < 16; ++i) a[i][k] = static_cast<float>((i * 3 + k) % 7 - 3);
+    for (int j = 0; j < 8; ++j) b[k][j] = static_cast<float>((k + 2 * j) % 5) / 8;
+  }
+  simt::run("kernel", {1, 1, 1}, 32, 0, [&] {
+    const int g = lane_index() / 4, t = lane_index() % 4;
+    const uint32_t fa[4] = {to_tf32(a[g][t]), to_tf32(a[g + 8][t]), to_tf32(a[g][t + 4]), to_tf32(a[g + 8][t + 4])};
+    const uint32_t fb[2] = {to_tf32(b[t][g]), to_tf32(b[t + 4][g])};
+    float fd[4] = {};
+    multiply_add_tf32(fd, fa, fb);
+    for (int n = 0; n < 4; ++n) d[g + n / 2 * 8][2 * t + n % 2] = fd[n];
+  });
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 8; ++j) {
+      float sum = 0;
+      for (int k = 0; k < 8; ++k) sum += a[i][k] * b[k][j];
+      EXPECT_EQ(d[i][j], sum) << i << " " << j;
+    }
+  }
+  EXPECT_EQ(to_tf32(1.0f + 0x1p-11f), bits_of(1.0f + 0x1p-10f));  // a tie goes away from zero
+  EXPECT_EQ(to_tf32(-1.0f - 0x1p-12f), bits_of(-1.0f));
+}
+
+TEST(Simt, MatricesAreLoadedAndStoredByRows) {
+  simt::run("kernel", {1, 1, 1}, 32, 1024, [&] {
+    uint16_t* shared = reinterpret_cast<uint16_t*>(shared_memory());  // four matrices [8,8], then four more
+    const int lane = lane_index(), g = lane / 4, t = lane % 4;
+    if (lane == 0) {
+      for (uint16_t n = 0; n < 256; ++n) store(shared + n, n);
+    }
+    sync_warp();
+    uint32_t r[4], transposed[4];
+    load_matrices(r, shared + 8 * lane);
+    load_matrices_transposed(transposed, shared + 8 * lane);
+    for (int m = 0; m < 4; ++m) {
+      auto at = [&](int row, int column) { return static_cast<uint32_t>(64 * m + 8 * row + column); };
+      EXPECT_EQ(r[m], at(g, 2 * t) | at(g, 2 * t + 1) << 16);
+      EXPECT_EQ(transposed[m], at(2 * t, g) | at(2 * t + 1, g) << 16);
+    }
+    // Rows may lie anywhere: here in reverse.
+    store_matrices(shared + 256 + 8 * (31 - lane), r);
+    sync_warp();
+    for (int column = 0; column < 8; ++column) EXPECT_EQ(load(shared + 256 + 8 * (31 - lane) + column), 8 * lane + column);
+  });
+  expect_error("no multiple of 16", 32, 1024, [] {
+    uint32_t r[4];
+    load_matrices(r, shared_memory() + 8);
+  });
+  expect_error("of shared memory", 32, 256, [] {
+    uint32_t r[4];
+    load_matrices(r, shared_memory() + 16 * lane_index());
+  });
 }
 
 TEST(Simt, AtomicOperationsReturnTheValueBefore) {
