@@ -51,8 +51,6 @@ MOLFUSE_DEVICE void sync_block() { __syncthreads(); }
 MOLFUSE_DEVICE void sync_warp() { __syncwarp(); }
 /// Barrier id (1..15) of `threads` threads, a multiple of 32.
 MOLFUSE_DEVICE void sync_named(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
-/// Makes this thread's writes visible to the device before those that follow.
-MOLFUSE_DEVICE void fence_device() { __threadfence(); }
 
 // ---- warp: every lane takes part. T has 4 or 8 bytes.
 
@@ -100,9 +98,6 @@ MOLFUSE_DEVICE void store_once(V* at, const V& value) {
 
 /// Returns the value before.
 MOLFUSE_DEVICE int atomic_add(int* at, int value) { return atomicAdd(at, value); }
-MOLFUSE_DEVICE uint32_t atomic_or(uint32_t* at, uint32_t value) { return atomicOr(at, value); }
-/// Compares 64-bit words; returns the value before.
-MOLFUSE_DEVICE unsigned long long atomic_min(unsigned long long* at, unsigned long long value) { return atomicMin(at, value); }
 
 // ---- asynchronous copies from global to shared memory, 16 bytes a thread
 
@@ -199,19 +194,10 @@ MOLFUSE_DEVICE bf16 from_float<bf16>(float value) { return {__bfloat16_as_ushort
 MOLFUSE_DEVICE float exp(float x) { return ::expf(x); }
 MOLFUSE_DEVICE float log(float x) { return ::logf(x); }
 MOLFUSE_DEVICE float log_one_plus(float x) { return ::log1pf(x); }
-/// The device's approximation of 2^x: two units in the last place, subnormal results are 0.
-MOLFUSE_DEVICE float exp2_approximate(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 MOLFUSE_DEVICE float square_root(float x) { return ::sqrtf(x); }
-MOLFUSE_DEVICE float inverse_square_root(float x) { return ::rsqrtf(x); }
 /// sin(pi * x) and cos(pi * x).
 MOLFUSE_DEVICE void sincos_pi(float x, float* sine, float* cosine) { ::sincospif(x, sine, cosine); }
 MOLFUSE_DEVICE float fused_multiply_add(float a, float b, float c) { return ::fmaf(a, b, c); }
-MOLFUSE_DEVICE float maximum(float a, float b) { return ::fmaxf(a, b); }
-MOLFUSE_DEVICE float absolute(float a) { return ::fabsf(a); }
 MOLFUSE_DEVICE bool is_nan(float a) { return a != a; }
 MOLFUSE_DEVICE float float_from_bits(uint32_t bits) { return __uint_as_float(bits); }
 MOLFUSE_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }

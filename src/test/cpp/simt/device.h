@@ -34,7 +34,6 @@ inline void sync_warp() {
   simt::warp_operation("sync_warp", kFullMask, &none, nullptr, [](simt::Lanes&, uint32_t) {});
 }
 inline void sync_named(int id, int threads) { simt::barrier(id, threads); }
-inline void fence_device() {}
 
 template <class T>
 struct ShuffleIn {
@@ -102,10 +101,6 @@ T atomic_change(T* at, Change change) {
   return before;
 }
 inline int atomic_add(int* at, int value) { return atomic_change(at, [=](int v) { return v + value; }); }
-inline uint32_t atomic_or(uint32_t* at, uint32_t value) { return atomic_change(at, [=](uint32_t v) { return v | value; }); }
-inline unsigned long long atomic_min(unsigned long long* at, unsigned long long value) {
-  return atomic_change(at, [=](unsigned long long v) { return v < value ? v : value; });
-}
 
 inline float float_from_bits(uint32_t bits) {
   float value;
@@ -262,19 +257,12 @@ inline void store_matrices(void* row, const uint32_t (&r)[4]) {
 inline float exp(float x) { return std::exp(x); }
 inline float log(float x) { return std::log(x); }
 inline float log_one_plus(float x) { return std::log1p(x); }
-inline float exp2_approximate(float x) {
-  const float y = std::exp2(x);
-  return y < 1.17549435e-38f ? 0.0f : y;
-}
 inline float square_root(float x) { return std::sqrt(x); }
-inline float inverse_square_root(float x) { return 1.0f / std::sqrt(x); }
 inline void sincos_pi(float x, float* sine, float* cosine) {
   *sine = static_cast<float>(std::sin(3.14159265358979323846 * static_cast<double>(x)));
   *cosine = static_cast<float>(std::cos(3.14159265358979323846 * static_cast<double>(x)));
 }
 inline float fused_multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
-inline float maximum(float a, float b) { return std::fmax(a, b); }
-inline float absolute(float a) { return std::fabs(a); }
 inline bool is_nan(float a) { return a != a; }
 MOLFUSE_DEVICE float infinity() { return __builtin_huge_valf(); }
 MOLFUSE_DEVICE float quiet_nan() { return __builtin_nanf(""); }

@@ -47,6 +47,8 @@ simt_switch_stack:
 .size simt_switch_stack,.-simt_switch_stack
 )");
 
+#endif
+
 void Fiber::prepare(void* stack, size_t bytes, void (*entry)(void*), void* argument) {
 #if defined(__SANITIZE_ADDRESS__)
   __asan_unpoison_memory_region(stack, bytes);
@@ -56,6 +58,7 @@ void Fiber::prepare(void* stack, size_t bytes, void (*entry)(void*), void* argum
   bottom_ = stack;
   size_ = bytes;
   fake_stack_ = nullptr;
+#if defined(__x86_64__)
   // Six registers and a return address; start() then finds the stack as after a call: 8 bytes below a multiple of 16.
   auto top = (reinterpret_cast<uintptr_t>(stack) + bytes) & ~uintptr_t{15};
   auto* frame = reinterpret_cast<void**>(top) - 8;
@@ -63,19 +66,7 @@ void Fiber::prepare(void* stack, size_t bytes, void (*entry)(void*), void* argum
   frame[6] = reinterpret_cast<void*>(&Fiber::start);
   frame[7] = nullptr;
   pointer_ = frame;
-}
-
 #else
-
-void Fiber::prepare(void* stack, size_t bytes, void (*entry)(void*), void* argument) {
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(stack, bytes);
-#endif
-  entry_ = entry;
-  argument_ = argument;
-  bottom_ = stack;
-  size_ = bytes;
-  fake_stack_ = nullptr;
   static_assert(sizeof(ucontext_t) + 64 < 4096);
   // The context lies at the stack's low end, which is then shorter by a page.
   auto* context = new (stack) ucontext_t;
@@ -85,9 +76,8 @@ void Fiber::prepare(void* stack, size_t bytes, void (*entry)(void*), void* argum
   context->uc_link = nullptr;
   makecontext(context, &Fiber::start, 0);
   pointer_ = context;
-}
-
 #endif
+}
 
 void Fiber::start() {
   Fiber* self = entering;

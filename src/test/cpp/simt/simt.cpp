@@ -106,31 +106,17 @@ void run_thread(void* argument) {
   switch_to_scheduler(thread);
 }
 
-Thread* choose(std::vector<Thread*>& runnable) {
+/// One of the threads that can run, where the order looks at all of them each time.
+Thread* choose(const std::vector<Thread*>& runnable) {
   Machine& m = machine();
-  switch (m.order) {
-    case Order::warp_by_warp: {
-      // Stay with the warp that ran last as long as one of its lanes can run: it gets as far ahead of the others as it may.
-      if (m.running != nullptr) {
-        std::vector<Thread*> same;
-        for (Thread* thread : runnable) {
-          if (thread->index / kWarp == m.running->index / kWarp) same.push_back(thread);
-        }
-        if (!same.empty()) return same[m.below(same.size())];
-      }
-      return runnable[m.below(runnable.size())];
-    }
-    case Order::last_first: return runnable.back();
-    case Order::round_robin: {
-      if (m.running != nullptr) {
-        for (Thread* thread : runnable) {
-          if (thread->index > m.running->index) return thread;
-        }
-      }
-      return runnable.front();
-    }
-    default: return runnable[m.below(runnable.size())];
+  if (m.order == Order::last_first) return runnable.back();
+  // Warp by warp: stay with the one that ran last as long as one of its lanes can run, so that it gets as far ahead as it may.
+  std::vector<Thread*> same;
+  for (Thread* thread : runnable) {
+    if (m.running != nullptr && thread->index / kWarp == m.running->index / kWarp) same.push_back(thread);
   }
+  const std::vector<Thread*>& among = same.empty() ? runnable : same;
+  return among[m.below(among.size())];
 }
 
 std::string describe_deadlock() {
