@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 
-FAMILIES = {"attention", "graph_attention", "vae_loss", "latent_concat", "reparameterize"}
+FAMILIES = {"attention", "encoder_epilogue", "graph_attention", "vae_loss", "latent_concat", "reparameterize"}
 FOREIGN = re.compile(r"^(ATen|torch|c10|caffe2|jni|Python|pybind11)([/.]|$)")
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
 

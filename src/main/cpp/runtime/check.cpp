@@ -96,8 +96,10 @@ void check_dtype(const char* name, const molfuse_tensor& tensor, std::initialize
   std::string text;
   for (const int32_t dtype : allowed) {
     if (tensor.dtype == dtype) return;
+    const char* const name_of = molfuse_dtype_name(dtype);
+    if (text == name_of) continue;  // T or S, and both the same
     if (!text.empty()) text += " or ";
-    text += molfuse_dtype_name(dtype);
+    text += name_of;
   }
   invalid("%s: expected element type %s, got %s", name, text.c_str(), molfuse_dtype_name(tensor.dtype));
 }
