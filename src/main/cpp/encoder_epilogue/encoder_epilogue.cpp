@@ -25,7 +25,7 @@ EpilogueRows rows_of(const char* name, const molfuse_tensor& tensor, int32_t dty
   check_dtype(name, tensor, {dtype});
   check_shape(name, tensor, {rows, columns});
   if (output) check_output(name, tensor);
-  if (tensor.size[1] > 1 && tensor.stride[1] != 1) {
+  if (element_count(tensor) > 0 && tensor.size[1] > 1 && tensor.stride[1] != 1) {
     unsupported("%s: expected columns side by side (stride 1), got stride %lld", name, static_cast<long long>(tensor.stride[1]));
   }
   return {tensor.data, tensor.stride[0]};

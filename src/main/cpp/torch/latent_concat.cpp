@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "torch/common.h"
+#include "torch/slots.h"
 
 namespace molfuse::torch_ops {
 namespace {
@@ -180,64 +180,36 @@ class LatentConcatFunction : public torch::autograd::Function<LatentConcatFuncti
   }
 };
 
-struct Slot {
-  int64_t column_offset;
-  const Tensor& graph_ptr;
-};
+}  // namespace
 
-/// Writes a slot of out in place. Its gradient with respect to out as it was before is grad_out with the slot's columns
-/// zeroed; a copy of the whole gradient for every slot, which would cost more than the pooling. It is left out where
-/// nobody can see it: out started as memory without a gradient and only slots that do not overlap were written since, so
-/// each earlier writer reads its own columns only.
-class LatentConcatIntoFunction : public torch::autograd::Function<LatentConcatIntoFunction> {
- public:
-  static Tensor forward(AutogradContext* ctx, Tensor out, const Tensor& nodes, const Slot& slot) {
-    // Columns are compared between calls, so that they are numbers; symbolic ones become so here.
-    const int64_t begin = slot.column_offset, end = begin + nodes.sym_size(1).guard_int(__FILE__, __LINE__);
-    std::vector<int64_t> written;  // begin and end of every slot since out was fresh
-    bool disjoint = true;
-    if (out.requires_grad()) {
-      const auto* previous =
-          dynamic_cast<const torch::autograd::CppNode<LatentConcatIntoFunction>*>(out.grad_fn().get());
-      disjoint = previous != nullptr && previous->ctx_.saved_data.at("disjoint").toBool();
-      if (disjoint) written = previous->ctx_.saved_data.at("written").toIntVector();
-      for (size_t s = 0; s + 1 < written.size(); s += 2) disjoint = disjoint && (end <= written[s] || begin >= written[s + 1]);
-    }
-    call_into(out, slot.column_offset, nodes, slot.graph_ptr);
-    ctx->mark_dirty({out});
-    ctx->save_for_backward({slot.graph_ptr});
-    ctx->set_materialize_grads(false);
-    written.insert(written.end(), {begin, end});
-    auto& saved = ctx->saved_data;
-    saved["disjoint"] = disjoint;
-    saved["written"] = std::move(written);
-    saved["num_rows"] = nodes.sym_size(0);
-    return out;
-  }
+Tensor LatentConcatIntoFunction::forward(AutogradContext* ctx, Tensor out, const Tensor& nodes, const Slot& slot) {
+  // Columns are compared between calls, so that they are numbers; symbolic ones become so here.
+  const int64_t width = nodes.sym_size(1).guard_int(__FILE__, __LINE__);
+  const SlotHistory history = SlotHistory::of(out, slot.column_offset, slot.column_offset + width);
+  call_into(out, slot.column_offset, nodes, slot.graph_ptr);
+  ctx->mark_dirty({out});
+  ctx->save_for_backward({slot.graph_ptr});
+  ctx->set_materialize_grads(false);
+  history.save(ctx);
+  ctx->saved_data["num_rows"] = nodes.sym_size(0);
+  return out;
+}
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    variable_list gradients(3);
-    if (!grads[0].defined()) return gradients;
-    auto& saved = ctx->saved_data;
-    const std::vector<int64_t> written = saved["written"].toIntVector();
-    const int64_t begin = written[written.size() - 2], width = written.back() - begin;
-    if (ctx->needs_input_grad(1)) {
-      gradients[1] = call_backward(grads[0], ctx->get_saved_variables()[0], begin, saved["num_rows"].toSymInt(),
-                                   {c10::SymInt(width)}, {1})[0];
-      variable_list own = {gradients[1]};
-      refuse_double_backward("latent_concat_into", {grads[0]}, own);
-    }
-    if (ctx->needs_input_grad(0)) {
-      if (saved["disjoint"].toBool()) {
-        gradients[0] = grads[0];
-      } else {
-        gradients[0] = grads[0].clone();
-        gradients[0].narrow(1, begin, width).zero_();
-      }
-    }
-    return gradients;
+variable_list LatentConcatIntoFunction::backward(AutogradContext* ctx, const variable_list& grads) {
+  variable_list gradients(3);
+  if (!grads[0].defined()) return gradients;
+  const SlotHistory history = SlotHistory::saved(ctx);
+  if (ctx->needs_input_grad(1)) {
+    gradients[1] = call_backward(grads[0], ctx->get_saved_variables()[0], history.begin(), ctx->saved_data["num_rows"].toSymInt(),
+                                 {c10::SymInt(history.width())}, {1})[0];
+    variable_list own = {gradients[1]};
+    refuse_double_backward("latent_concat_into", {grads[0]}, own);
   }
-};
+  if (ctx->needs_input_grad(0)) gradients[0] = history.gradient_before(grads[0]);
+  return gradients;
+}
+
+namespace {
 
 Tensor concat_any(at::TensorList layers, const OptionalTensor& graph_ptr) {
   check_layers(layers, graph_ptr);

@@ -112,6 +112,24 @@ at::Tensor latent_concat_into(at::Tensor out, int64_t column_offset, const at::T
 /// [B, sum of C_l]: already pooled T [B,C_l] side by side.
 at::Tensor latent_concat_pooled(const std::vector<at::Tensor>& pooled);
 
+// ---- the end of an encoder layer ---------------------------------------------------------------------------------------
+
+/// dropout(relu(batch_norm(input + residual))); see include/molfuse/encoder_epilogue.h for the formula. input and residual T [V,C]; weight
+/// and bias T or S [C]; running_mean and running_var S [C] (both or neither), updated in place in training and needed otherwise. In
+/// training V is at least 2, or 0. Returns T [V,C].
+at::Tensor encoder_epilogue(const at::Tensor& input, const std::optional<at::Tensor>& residual, const std::optional<at::Tensor>& weight,
+                            const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& running_mean,
+                            const std::optional<at::Tensor>& running_var, bool training, double momentum, double eps, double dropout_p,
+                            std::optional<int64_t> seed, int64_t offset);
+
+/// The same, and latent_concat_into of the result in the same passes: its mean over each graph goes to columns column_offset ..
+/// column_offset+C-1 of pooled T [B,W], which are not rounded in between. Returns {T [V,C], pooled}.
+std::vector<at::Tensor> encoder_epilogue_into(at::Tensor pooled, int64_t column_offset, const at::Tensor& graph_ptr, const at::Tensor& input,
+                                              const std::optional<at::Tensor>& residual, const std::optional<at::Tensor>& weight,
+                                              const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& running_mean,
+                                              const std::optional<at::Tensor>& running_var, bool training, double momentum, double eps,
+                                              double dropout_p, std::optional<int64_t> seed, int64_t offset);
+
 // ---- sampling --------------------------------------------------------------------------------------------------------
 
 /// z = mean + exp(clamp(log_var,-20,10)/2) * eps; mean, log_var T [B,L]; eps from (seed, offset), never stored.
