@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.models;
 
+import io.molfuse.ops.EncoderEpilogue;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.TensorOptional;
-import org.bytedeco.pytorch.global.torch;
 
-/** Batch normalisation over rows (Ioffe &amp; Szegedy 2015); evaluation uses the running statistics, which are saved. */
+/** The parameters of a batch normalisation over rows; evaluation uses the running statistics, which are saved. */
 final class BatchNorm {
   private static final double MOMENTUM = 0.1;
   private static final double EPSILON = 1e-5;
@@ -22,17 +21,14 @@ final class BatchNorm {
     runningVariance = parameters.buffer("running_var", 1, width);
   }
 
-  Tensor apply(Tensor input, boolean training) {
-    return torch.batch_norm(
-        input,
-        new TensorOptional(weight),
-        new TensorOptional(bias),
-        new TensorOptional(runningMean),
-        new TensorOptional(runningVariance),
+  /** What an encoder layer ends in, normalising `rows` rows. */
+  EncoderEpilogue.Options epilogue(long rows, boolean training) {
+    return EncoderEpilogue.options()
+        .affine(weight, bias)
+        .running(runningMean, runningVariance)
         // One row has no variance.
-        training && input.size(0) > 1,
-        MOMENTUM,
-        EPSILON,
-        false);
+        .training(training && rows > 1)
+        .momentum(MOMENTUM)
+        .epsilon(EPSILON);
   }
 }

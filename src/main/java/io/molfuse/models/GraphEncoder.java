@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.models;
 
+import io.molfuse.ops.EncoderEpilogue;
 import io.molfuse.ops.Graph;
 import io.molfuse.ops.GraphAttention;
 import io.molfuse.ops.LatentConcat;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.TensorOptions;
 import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch;
 
@@ -58,35 +58,50 @@ final class GraphEncoder {
   Tensor apply(Tensor nodes, Graph graph, Tensor graphPtr, Regularize regularize) {
     int width = config.width();
     Tensor features = nodes.mul(featureScale);
-    Tensor pooled =
-        torch.empty(
-            new long[] {graphPtr.numel() - 1, (long) selected.length * width},
-            new TensorOptions(nodes.scalar_type()).device(nodes.options().device_opt()),
-            null);
+    Tensor pooled = null;
     int slot = 0;
     for (int i = 0; i < layers.length; i++) {
-      features = layer(i, features, graph, regularize);
-      while (slot < selected.length && selected[slot] == i + 1) {
-        pooled = LatentConcat.into(pooled, (long) slot * width, features, graphPtr);
-        slot++;
+      TensorVector parts = projections(i, features);
+      Tensor attended = attend(i, parts, graph, regularize);
+      EncoderEpilogue.Options epilogue =
+          layers[i]
+              .norm
+              .epilogue(features.size(0), regularize.training())
+              .residual(parts.get(3))
+              .dropout(regularize.probability(config.dropout()), regularize.seed(), layers.length + i);
+      if (slot < selected.length && selected[slot] == i + 1) {
+        if (pooled == null) {
+          // In the layers' type, which autocast may have lowered.
+          pooled = torch.empty(new long[] {graphPtr.numel() - 1, (long) selected.length * width}, attended.options(), null);
+        }
+        EncoderEpilogue.Result result = EncoderEpilogue.into(pooled, (long) slot * width, graphPtr, attended, epilogue);
+        features = result.features();
+        pooled = result.pooled();
+        // The last layer may be selected more than once.
+        for (slot++; slot < selected.length && selected[slot] == i + 1; slot++) {
+          pooled = LatentConcat.into(pooled, (long) slot * width, features, graphPtr);
+        }
+      } else {
+        features = EncoderEpilogue.apply(attended, epilogue);
       }
     }
     return pooled;
   }
 
-  private Tensor layer(int index, Tensor features, Graph graph, Regularize regularize) {
-    Layer layer = layers[index];
+  /** Query, key, value and skip connection. */
+  private TensorVector projections(int index, Tensor features) {
     // split and not narrow: its backward joins the four gradients in one pass.
-    TensorVector parts = layer.queryKeyValueSkip.apply(features).split(config.width(), 1);
-    Tensor attended =
-        GraphAttention.apply(
+    return layers[index].queryKeyValueSkip.apply(features).split(config.width(), 1);
+  }
+
+  private Tensor attend(int index, TensorVector parts, Graph graph, Regularize regularize) {
+    return GraphAttention.apply(
             heads(parts.get(0)),
             heads(parts.get(1)),
             heads(parts.get(2)),
             graph,
-            GraphAttention.options().dropout(regularize.probability(config.dropout()), regularize.seed(), index));
-    Tensor joined = attended.view(-1, config.width()).add(parts.get(3));
-    return regularize.dropout(torch.relu(layer.norm.apply(joined, regularize.training())), config.dropout());
+            GraphAttention.options().dropout(regularize.probability(config.dropout()), regularize.seed(), index))
+        .view(-1, config.width());
   }
 
   private Tensor heads(Tensor rows) {

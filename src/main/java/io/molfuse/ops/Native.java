@@ -146,6 +146,40 @@ final class Native {
     return call(() -> MolfuseNative.latent_concat_pooled(pooled));
   }
 
+  static Tensor encoderEpilogue(Tensor input, EncoderEpilogue.Options o) {
+    return call(
+        () -> {
+          try (TensorOptional residual = optional(o.residual);
+              TensorOptional weight = optional(o.weight);
+              TensorOptional bias = optional(o.bias);
+              TensorOptional mean = optional(o.runningMean);
+              TensorOptional variance = optional(o.runningVar);
+              LongOptional seed = optional(o.dropout.seed)) {
+            return MolfuseNative.encoder_epilogue(
+                input, residual, weight, bias, mean, variance, o.training, o.momentum, o.epsilon, o.dropout.p, seed,
+                o.dropout.offset);
+          }
+        });
+  }
+
+  static Tensor[] encoderEpilogueInto(
+      Tensor pooled, long columnOffset, Tensor graphPtr, Tensor input, EncoderEpilogue.Options o) {
+    return call(
+        () -> {
+          try (TensorOptional residual = optional(o.residual);
+              TensorOptional weight = optional(o.weight);
+              TensorOptional bias = optional(o.bias);
+              TensorOptional mean = optional(o.runningMean);
+              TensorOptional variance = optional(o.runningVar);
+              LongOptional seed = optional(o.dropout.seed)) {
+            return unpack(
+                MolfuseNative.encoder_epilogue_into(
+                    pooled, columnOffset, graphPtr, input, residual, weight, bias, mean, variance, o.training,
+                    o.momentum, o.epsilon, o.dropout.p, seed, o.dropout.offset));
+          }
+        });
+  }
+
   static Tensor reparameterize(Tensor mean, Tensor logVar, Long seed, long offset) {
     return call(
         () -> {

@@ -83,6 +83,18 @@ class AutocastTest extends InScope {
     assertThat(Checks.type(autocast(() -> Reparameterize.apply(a, b, 1)))).isEqualTo(ScalarType.Float);
   }
 
+  @Test
+  void theEncoderEpilogueKeepsTheWidestTypeOrThatOfItsRow() {
+    Tensor a = Tensors.full(1, ScalarType.Float, 6, 4);
+    Tensor b = Tensors.full(2, ScalarType.BFloat16, 6, 4);
+    Tensor ptr = Tensors.longs(0, 2, 6);
+    EncoderEpilogue.Options options = EncoderEpilogue.options().affine(Tensors.zeros(ScalarType.Float, 4), Tensors.zeros(ScalarType.Float, 4));
+    assertThat(Checks.type(autocast(() -> EncoderEpilogue.apply(b, options)))).isEqualTo(ScalarType.BFloat16);
+    assertThat(Checks.type(autocast(() -> EncoderEpilogue.apply(b, options.residual(a))))).isEqualTo(ScalarType.Float);
+    Tensor row = Tensors.zeros(ScalarType.BFloat16, 2, 4);
+    assertThat(Checks.type(autocast(() -> EncoderEpilogue.into(row, 0, ptr, a, options).features()))).isEqualTo(ScalarType.BFloat16);
+  }
+
   private static Tensor low(Tensor tensor) {
     return tensor.to(ScalarType.BFloat16);
   }

@@ -130,6 +130,33 @@ enum Operators implements Acceptance.Formula {
       return new Tensor[] {LatentConcat.pooled(List.of(in))};
     }
   },
+  ENCODER_EPILOGUE {
+    @Override
+    Tensor[] inputs(ScalarType type) {
+      return normals(type, new long[] {25, 12}, new long[] {25, 12}, new long[] {12}, new long[] {12});
+    }
+
+    @Override
+    public Tensor[] apply(Tensor[] in) {
+      return new Tensor[] {
+        EncoderEpilogue.apply(in[0], EncoderEpilogue.options().residual(in[1]).affine(in[2], in[3]).dropout(0.2, 5, 1))
+      };
+    }
+  },
+  ENCODER_EPILOGUE_INTO {
+    @Override
+    Tensor[] inputs(ScalarType type) {
+      return ENCODER_EPILOGUE.inputs(type);
+    }
+
+    @Override
+    public Tensor[] apply(Tensor[] in) {
+      Tensor pooled = torch.empty(new long[] {3, 12}, new TensorOptions(Checks.type(in[0])), null);
+      EncoderEpilogue.Options options = EncoderEpilogue.options().residual(in[1]).affine(in[2], in[3]).dropout(0.2, 5, 1);
+      EncoderEpilogue.Result result = EncoderEpilogue.into(pooled, 0, Tensors.longs(0, 5, 5, 25), in[0], options);
+      return new Tensor[] {result.features(), result.pooled()};
+    }
+  },
   REPARAMETERIZE {
     @Override
     Tensor[] inputs(ScalarType type) {

@@ -36,6 +36,18 @@ final class Philox {
     return keeps(words(e, e >>> 32, h / 4, offset, seed + (offset >>> 32))[(int) (h % 4)], p);
   }
 
+  /** The encoder epilogue's factor of element n, in row-major order. */
+  static double epilogueFactor(long n, double p, long seed, long offset) {
+    if (p == 0) {
+      return 1;
+    }
+    long threshold = Math.min(65535, Math.max(1, (long) Math.floor(p * 65536 + 0.5)));
+    long group = n / 8;
+    long word = words(group, group >>> 32, offset, offset >>> 32, seed)[(int) (n % 8) / 2];
+    long half = (n % 2 == 0 ? word : word >>> 16) & 0xFFFF;
+    return half >= threshold ? 65536.0 / (65536 - threshold) : 0;
+  }
+
   /** The standard normal number of element n of reparameterize, by Box and Muller 1958. */
   static double normal(long n, long seed, long offset) {
     long group = n / 4;

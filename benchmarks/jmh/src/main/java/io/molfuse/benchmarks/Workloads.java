@@ -2,6 +2,7 @@
 package io.molfuse.benchmarks;
 
 import io.molfuse.ops.Attention;
+import io.molfuse.ops.EncoderEpilogue;
 import io.molfuse.ops.Graph;
 import io.molfuse.ops.GraphAttention;
 import io.molfuse.ops.LatentConcat;
@@ -30,6 +31,7 @@ final class Workloads {
     ALL.put("vae_loss 64x127x39", () -> vaeLoss(64, 127, 39));
     ALL.put("vae_loss 64x127x300", () -> vaeLoss(64, 127, 300));
     ALL.put("linear_vae_loss 64x127, 256 to 300", () -> linearVaeLoss(64, 127, 256, 300));
+    ALL.put("encoder_epilogue 1600x2048", () -> encoderEpilogue(64, 25, 2048));
     ALL.put("latent_concat 8 x 1600x2048", () -> latentConcat(8, 64, 25, 2048));
     ALL.put("graph_attention V1600 E3500 H8 C256", () -> graphAttention(1600, 3500, 8, 256));
     ALL.put("attention B64 H8 N128 D32", () -> attention(64, 8, 128, 32, Kind.PLAIN));
@@ -187,6 +189,42 @@ final class Workloads {
             pooled.push_back(sum.div(new Scalar((double) nodes)));
           }
           return torch.cat(pooled, 1);
+        });
+  }
+
+  /** The end of an encoder layer in training: skip connection, batch norm, ReLU, dropout, pooling into a slot. */
+  private static Workload encoderEpilogue(int graphs, int nodes, int width) {
+    Random random = new Random(6);
+    int v = graphs * nodes;
+    double dropout = 0.1;
+    int[] starts = new int[graphs + 1];
+    long[] owner = new long[v];
+    for (int g = 0; g < graphs; g++) {
+      starts[g + 1] = (g + 1) * nodes;
+      Arrays.fill(owner, g * nodes, (g + 1) * nodes, g);
+    }
+    Tensor graphPtr = torch.empty(new long[] {graphs + 1}, new TensorOptions(ScalarType.Int), null);
+    graphPtr.data_ptr_int().put(starts);
+    Tensor batch = longs(owner, v);
+    Tensor[] inputs = {leaf(random, v, width), leaf(random, v, width), leaf(random, width), leaf(random, width)};
+    Tensor runningMean = torch.zeros(new long[] {width});
+    Tensor runningVar = torch.ones(new long[] {width});
+    Tensor slot = normal(random, graphs, width);
+    Tensor upstream = normal(random, v, width);
+    // Forward reads both inputs, writes their sum, reads it again and writes the result; backward reads the gradient and the sum twice
+    // and writes one gradient, which is that of both inputs. The small gradient of the pooled rows is left out on both sides.
+    return new Workload("encoder_epilogue", inputs, upstream, 10.0 * 4 * v * width, 0,
+        in -> {
+          EncoderEpilogue.Result result = EncoderEpilogue.into(slot.detach().clone(), 0, graphPtr, in[0],
+              EncoderEpilogue.options().residual(in[1]).affine(in[2], in[3]).running(runningMean, runningVar).dropout(dropout));
+          return result.features();
+        },
+        in -> {
+          Tensor normalised = torch.batch_norm(in[0].add(in[1]), new TensorOptional(in[2]), new TensorOptional(in[3]),
+              new TensorOptional(runningMean), new TensorOptional(runningVar), true, 0.1, 1e-5, false);
+          Tensor features = torch.dropout(torch.relu(normalised), dropout, true);
+          torch.zeros(new long[] {graphs, width}).index_add(0, batch, features).div(new Scalar((double) nodes));
+          return features;
         });
   }
 
