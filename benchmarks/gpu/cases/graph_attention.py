@@ -8,19 +8,19 @@ from exact import compare, strided
 class Graph:
     """A batch of graphs over nodes 0..nodes-1, as CSR by target and its transpose; built on the CPU, kept on the device."""
 
-    def __init__(self, source, target, nodes, device):
-        parts = torch.ops.molfuse.graph_from_edges(source, target, nodes)
+    def __init__(self, source, target, nodes, device, index):
+        parts = torch.ops.molfuse.graph_from_edges(source.to(index), target.to(index), nodes)
         self.row_ptr, self.by_target, self.row_ptr_t, self.target_t, self.edge_id = (part.to(device) for part in parts[:5])
         order = parts[5]
         # The edges in the by-target order, for the formulas.
-        self.source, self.target = source[order].to(device), target[order].to(device)
+        self.source, self.target = (part[order.long()].to(device, torch.int64) for part in (source, target))
         self.nodes = nodes
 
     def arguments(self):
         return self.row_ptr, self.by_target, self.row_ptr_t, self.target_t, self.edge_id
 
 
-def molecules(nodes, generator, device):
+def molecules(nodes, generator, device, index=torch.int32):
     """Chains with a ring bond here and there, both directions of each bond, 25 atoms a molecule: about 2.1 edges a node."""
     source, target = [], []
     for first in range(0, nodes, 25):
@@ -33,15 +33,15 @@ def molecules(nodes, generator, device):
         for a, b in bonds:
             source += [a, b]
             target += [b, a]
-    return Graph(torch.tensor(source, dtype=torch.int64), torch.tensor(target, dtype=torch.int64), nodes, device)
+    return Graph(torch.tensor(source, dtype=torch.int64), torch.tensor(target, dtype=torch.int64), nodes, device, index)
 
 
-def skewed(nodes, hub_edges, generator, device):
+def skewed(nodes, hub_edges, generator, device, index=torch.int32):
     """Random edges, and one node with very many."""
     source = torch.randint(0, nodes, (2 * nodes + hub_edges,), generator=generator)
     target = torch.randint(0, nodes, (2 * nodes + hub_edges,), generator=generator)
     target[:hub_edges] = nodes // 2
-    return Graph(source, target, nodes, device)
+    return Graph(source, target, nodes, device, index)
 
 
 def message_passing(query, key, value, source, target, nodes):
@@ -71,8 +71,9 @@ def triton(graph, tile=None):
 def check(pick, generator, dtype, device):
     nodes, heads = pick.choice((1, 2, 24, 25, 60, 200)), pick.choice((1, 2, 3, 8))
     channels = pick.choice((1, 4, 7, 8, 16, 24, 32, 33, 64, 100, 128, 256, 512))
-    graph = (skewed(nodes, pick.choice((10, 3000)), generator, device) if nodes > 1 and pick.random() < 0.3
-             else molecules(nodes, generator, device))
+    index = pick.choice((torch.int32, torch.int64))
+    graph = (skewed(nodes, pick.choice((10, 3000)), generator, device, index) if nodes > 1 and pick.random() < 0.3
+             else molecules(nodes, generator, device, index))
     inputs = [torch.randn(nodes, heads, channels, device=device) for _ in range(3)]
     gaps = pick.random() < 0.3 and channels <= 250
     describe = f"V {nodes} H {heads} C {channels} E {len(graph.source)}{' strided' if gaps else ''}"
@@ -86,10 +87,10 @@ def check(pick, generator, dtype, device):
 
 def check_peers(generator, device, few):
     """Peers and problems: every tile of the Triton kernels, the benchmark's and odd sizes, nodes without edges, a hub."""
-    shapes = ((8, 8), (8, 32), (8, 256), (3, 33), (1, 7))
-    for n, (heads, channels) in enumerate(shapes):
-        graph = (skewed(12 if few else 300, 20 if few else 3000, generator, device) if n % 2 == 0
-                 else molecules(12 if few else 300, generator, device))
+    nodes, hub_edges = (6, 20) if few else (300, 3000)
+    for n, (heads, channels) in enumerate(((8, 8), (8, 32), (8, 256), (3, 33), (1, 7))):
+        heads = min(heads, 2) if few else heads
+        graph = skewed(nodes, hub_edges, generator, device) if n % 2 == 0 else molecules(nodes, generator, device)
         inputs = [torch.randn(graph.nodes, heads, channels, device=device) for _ in range(3)]
         peers = optional("torch_geometric", "torch_geometric_peers", lambda peers: peers.graph_attention(graph, heads, channels),
                          compiled=False)
