@@ -128,7 +128,7 @@ def _tuned(kernel):
                            do_bench=lambda call, quantiles: triton.testing.do_bench(call, warmup=4, rep=20, quantiles=quantiles))(kernel)
 
 
-TILES = ((1, 8, 1), (4, 8, 2), (1, 8, 4), (1, 1, 1), (4, 1, 1), (16, 1, 4))
+TILES = ((1, 8, 1), (4, 8, 2), (1, 8, 4), (1, 1, 1), (4, 1, 1), (16, 1, 4), (2, 8, 1), (2, 1, 1))
 
 
 def _prune(configs, named, **others):
