@@ -157,6 +157,14 @@ def table(report):
                  number(row.get("molfuse_graph_ms")), f"{as_graph} {number(peers[as_graph]['graph_ms'])}" if as_graph else "",
                  number(row.get("graph_best_peer_over_molfuse"), 2)]
         lines.append("| " + " | ".join(cells) + " |")
+    missing = {}
+    for row in report["rows"]:
+        for name, found in row["peers"].items():
+            for key in ("absent", "graph_absent"):
+                if key in found:
+                    missing.setdefault(f"- {row['family']}, {name}{' as a graph' if key != 'absent' else ''}: {found[key]}", []).append(row)
+    if missing:
+        lines += ["", "Peers without a time, and in how many cases:", "", *(f"{line} ({len(rows)})" for line, rows in missing.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -71,7 +71,7 @@ def main():
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
-    count = 4 if options.few else 20 if options.dry_run else 60 if options.quick else 400
+    count = 4 if options.few or (options.dry_run and options.quick) else 20 if options.dry_run else 60 if options.quick else 400
     report = {"seed": seed, "device": str(device), "cases": {}, "peers_absent": {}, "failures": []}
     print(f"seed {seed}, {count} cases a family and type")
     for name, module in common.families(options):
