@@ -2,47 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times the CUDA operators, forward and backward together, and what others do on the same inputs in the same run.
 
-Each case has its floor: the fewest bytes that must be moved, over the copy bandwidth measured in this run. Times are medians of device
-events; the inputs of successive runs are different tensors, so that no run finds its inputs in the second-level cache."""
+Each case has its floor: the fewest bytes that must be moved, over the copy bandwidth measured in this run, or its operations over the rate
+of a large matrix product if they are of that kind and take longer. Times are medians of device events; the inputs of successive runs are
+different tensors, so that no run finds its inputs in the second-level cache."""
 import argparse
 import json
-import statistics
+import sys
 import time
 
 import torch
 
 import common
+from cases import reason
+from clock import Clock
 
-TYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
-
-
-class Clock:
-    def __init__(self, device, quick):
-        self.device = device
-        self.seconds = 0.05 if quick else 0.3
-
-    def median(self, runs):
-        """Median milliseconds of calling runs[0], runs[1], ... in turn."""
-        for run in runs[:3] * 2:
-            run()
-        times, spent, n = [], 0.0, 0
-        while spent < self.seconds or n < 10:
-            run = runs[n % len(runs)]
-            if self.device.type == "cuda":
-                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-                begin.record()
-                run()
-                end.record()
-                end.synchronize()
-                milliseconds = begin.elapsed_time(end)
-            else:
-                started = time.perf_counter()
-                run()
-                milliseconds = 1e3 * (time.perf_counter() - started)
-            times.append(milliseconds)
-            spent += milliseconds / 1e3
-            n += 1
-        return statistics.median(times)
+# Seconds for compiling peers, all families together. Half goes to graph attention and the loss's share is next: they have the most cases.
+COMPILE_SECONDS = 160
+SHARES = {"graph_attention": 5, "vae_loss": 3}
+# Of a peer's largest number, that two correct results in the type may differ by.
+TOLERANCE = {"f32": 1e-3, "bf16": 5e-2}
 
 
 def ceilings(clock, device, small):
@@ -55,190 +33,184 @@ def ceilings(clock, device, small):
     return {"copy_bytes_per_second": copy, "bf16_matmul_operations_per_second": multiply}
 
 
-def forward_backward(function, inputs, upstream):
-    return lambda: torch.autograd.grad(function(*inputs), inputs, upstream)
+def results(function, inputs, upstream):
+    out = function(*inputs)
+    return [out.detach(), *torch.autograd.grad(out, inputs, upstream)]
 
 
-class Case:
-    def __init__(self, name, family, dtype, bytes_moved, sets, ours, peers):
-        self.name, self.family, self.dtype, self.bytes = name, family, dtype, bytes_moved
-        self.sets, self.ours, self.peers = sets, ours, peers
+def runs_of(function, case):
+    return [lambda one=one: results(function, *one) for one in case.sets]
 
 
-def leaf(*shape, dtype, device):
-    return torch.randn(*shape, device=device).to(dtype).requires_grad_()
+class Budget:
+    """Seconds for compiling one family's peers."""
+
+    def __init__(self, seconds):
+        self.seconds, self.spent = seconds, 0.0
+
+    def left(self):
+        return self.spent < self.seconds
 
 
-def copies_for(bytes_of_one, device):
-    """Input sets that together are larger than the second-level cache."""
-    cache = torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else 1 << 20
-    return max(2, min(8, 1 + 2 * cache // max(1, bytes_of_one)))
+def difference(peer, ours):
+    """The largest over results and gradients, relative to the largest number of each; infinite where one is not a number."""
+    worst = 0.0
+    for a, b in zip(peer, ours):
+        # In the type itself: f64 copies of the largest cases would not fit, and rounding is far below the tolerance.
+        off = float((a - b).abs().max()) / max(float(b.abs().max()), 1e-30)
+        worst = max(worst, off if off == off else float("inf"))
+    return worst
 
 
-def compiled(function):
-    return torch.compile(function, dynamic=False)
-
-
-def graph_attention_cases(device, small):
-    generator = torch.Generator().manual_seed(1)
-    grid = [(50, 8, 32, "molecules")] if small else [(v, 8, c, "molecules") for v in (1600, 16000, 100000) for c in (32, 256)]
-    if not small:
-        grid.append((16000, 8, 32, "one hub of 10000"))
-    for nodes, heads, channels, kind in grid:
-        graph = (common.molecules(nodes, generator, device) if kind == "molecules" else common.skewed(nodes, 10000, generator, device))
-        for name, dtype in TYPES.items():
-            size = nodes * heads * channels * torch.finfo(dtype).bits // 8
-            if size > 2 << 30:
-                continue
-            sets = []
-            for _ in range(copies_for(4 * size, device)):
-                inputs = [leaf(nodes, heads, channels, dtype=dtype, device=device) for _ in range(3)]
-                sets.append((inputs, torch.randn(nodes, heads, channels, device=device).to(dtype)))
-            peers = {"eager": lambda q, k, v, g=graph, n=nodes: common.graph_attention(q, k, v, g.source, g.target, n)}
-            if not small:
-                peers["torch.compile"] = compiled(peers["eager"])
-            # q, k, v and out; backward these without out, the upstream gradient, and three gradients.
-            yield Case(f"V{nodes} E{len(graph.source)} H{heads} C{channels} {kind} {name}", "graph_attention", name, 11 * size, sets,
-                       lambda q, k, v, g=graph: torch.ops.molfuse.graph_attention(q, k, v, *g.arguments()), peers)
-
-
-def vae_loss_cases(device, small):
-    grid = [(4, 127, 40)] if small else [(b, 127, k) for b in (256, 1024, 4096) for k in (40, 300, 2000)] + [(64, 127, 32000)]
-    for b, t, k in grid:
-        for second in (False, True):
-            for name, dtype in TYPES.items():
-                size = b * t * k * torch.finfo(dtype).bits // 8
-                if size > 6 << 30:
-                    continue
-                targets = torch.randint(1, k, (b, t), device=device)
-                sets = []
-                for _ in range(copies_for(2 * size, device)):
-                    shape = (b, k, t) if second else (b, t, k)
-                    inputs = [leaf(*shape, dtype=dtype, device=device), leaf(b, 128, dtype=torch.float32, device=device),
-                              leaf(b, 128, dtype=torch.float32, device=device)]
-                    sets.append((inputs, torch.ones((), device=device)))
-
-                def ours(x, m, v, targets=targets, second=second):
-                    return torch.ops.molfuse.vae_loss(x, targets, m, v, 1e-4, 0, "mean", second)[0]
-
-                def eager(x, m, v, targets=targets, second=second):
-                    return common.vae_loss(x.transpose(1, 2) if second else x, targets, m, v, 1e-4, 0).float()
-                peers = {"eager": eager}
-                if not small:
-                    peers["torch.compile"] = compiled(eager)
-                # The logits read once and their gradient written once.
-                yield Case(f"[{b},{t},{k}]{' class second' if second else ''} {name}", "vae_loss", name, 2 * size, sets, ours, peers)
-
-
-def latent_concat_cases(device, small):
-    for graphs in (2,) if small else (64, 640, 4000):
-        nodes, width, count = graphs * 25, 32 if small else 2048, 8
-        graph_ptr = torch.arange(0, nodes + 1, 25, device=device, dtype=torch.int32)
-        batch = torch.arange(graphs, device=device).repeat_interleave(25)
-        counts = torch.full((graphs, 1), 25, device=device)
-        for name, dtype in TYPES.items():
-            size = count * nodes * width * torch.finfo(dtype).bits // 8
-            if size > 8 << 30:
-                continue
-            sets = []
-            for _ in range(copies_for(2 * size, device)):
-                layers = [leaf(nodes, width, dtype=dtype, device=device) for _ in range(count)]
-                sets.append((layers, torch.randn(graphs, count * width, device=device).to(dtype)))
-
-            def eager(*layers, batch=batch, graphs=graphs, counts=counts):
-                return common.latent_concat(layers, batch, graphs, counts).to(layers[0].dtype)
-
-            def stacked(*layers, graphs=graphs):
-                # All graphs of one size: what a view and a mean can do, which is no general pooling.
-                return torch.stack([layer.view(graphs, 25, -1).mean(1) for layer in layers], 1).flatten(1)
-            peers = {"eager": eager, "stack and view": stacked}
-            if not small:
-                peers["torch.compile"] = compiled(eager)
-            yield Case(f"8 x [{nodes},{width}] {name}", "latent_concat", name, 2 * size, sets,
-                       lambda *layers, graph_ptr=graph_ptr: torch.ops.molfuse.latent_concat(list(layers), graph_ptr), peers)
-
-
-def reparameterize_cases(device, small):
-    for b in (8,) if small else (4096, 65536, 1 << 20):
-        for name, dtype in TYPES.items():
-            size = b * 128 * torch.finfo(dtype).bits // 8
-            sets = []
-            for _ in range(copies_for(3 * size, device)):
-                inputs = [leaf(b, 128, dtype=dtype, device=device), leaf(b, 128, dtype=dtype, device=device)]
-                sets.append((inputs, torch.randn(b, 128, device=device).to(dtype)))
-
-            def eager(mean, log_var):
-                return mean + (0.5 * log_var.clamp(-20, 10)).exp() * torch.randn_like(mean)
-            peers = {"eager": eager}
-            if not small:
-                peers["torch.compile"] = compiled(eager)
-            # mean, log_var, z; the upstream gradient and log_var again, two gradients.
-            yield Case(f"[{b},128] {name}", "reparameterize", name, 7 * size, sets,
-                       lambda m, v: torch.ops.molfuse.reparameterize(m, v, 7), peers)
-
-
-def measure(case, clock, copy):
-    row = {"case": case.name, "family": case.family, "dtype": case.dtype, "bytes": case.bytes}
-    row["molfuse_ms"] = clock.median([forward_backward(case.ours, *one) for one in case.sets])
-    row["floor_ms"] = 1e3 * case.bytes / copy
-    row["fraction_of_copy_bandwidth"] = row["floor_ms"] / row["molfuse_ms"]
-    row["peers_ms"] = {}
-    for name, peer in case.peers.items():
+def measure_peer(peer, case, ours, clock, budget, graph):
+    """(key, value) pairs for the row. A peer that cannot do it is a result, too."""
+    if peer.call is None:
+        return {"absent": peer.absent}
+    call = peer.call
+    try:
+        if peer.compiled:
+            if not budget.left():
+                return {"absent": f"not compiled: {budget.seconds:.0f} s for compiling this family's peers are spent"}
+            # Each shape its own code, and none beyond the limit of recompilations.
+            torch._dynamo.reset()
+            # On the CPU the tracing alone is tried: its own compiler takes long there.
+            call = torch.compile(call, dynamic=False, backend="aot_eager" if clock.device.type == "cpu" else "inductor")
+        started = time.monotonic()
+        first = results(call, *case.sets[0])
+        if peer.compiled:
+            budget.spent += time.monotonic() - started
+        found = {}
+        if case.same_result:
+            off = difference(first, ours)
+            if not off <= TOLERANCE[case.dtype]:
+                return {"absent": f"not timed: differs by {off:.3g} of the largest number from the operator"}
+            found["difference"] = off
+        del first
+        found["ms"] = clock.median(runs_of(call, case))
+    except Exception as failure:
+        if peer.compiled:
+            budget.spent += time.monotonic() - started
+        return {"absent": reason(failure)}
+    if graph:
         try:
-            row["peers_ms"][name] = clock.median([forward_backward(peer, *one) for one in case.sets])
-        except Exception as failure:  # a peer that cannot do it is a result, too
-            row["peers_ms"][name] = None
-            row.setdefault("peer_failures", {})[name] = str(failure).splitlines()[0][:200]
-    times = {name: value for name, value in row["peers_ms"].items() if value is not None}
-    if times:
-        row["best_peer"] = min(times, key=times.get)
-        row["best_peer_over_molfuse"] = times[row["best_peer"]] / row["molfuse_ms"]
+            found["graph_ms"] = clock.graph_median(runs_of(call, case))
+        except Exception as failure:
+            found["graph_absent"] = reason(failure)
+    return found
+
+
+def best(row, key, ours, prefix):
+    times = {name: found[key] for name, found in row["peers"].items() if key in found}
+    if times and ours:
+        row[f"{prefix}best_peer"] = min(times, key=times.get)
+        row[f"{prefix}best_peer_over_molfuse"] = times[row[f"{prefix}best_peer"]] / ours
+
+
+def measure(family, case, clock, ceiling, budget, graphs):
+    row = {"case": case.name, "family": family, "dtype": case.dtype, "bytes": case.bytes}
+    runs = runs_of(case.ours, case)
+    row["molfuse_ms"] = clock.median(runs)
+    floors = [1e3 * case.bytes / ceiling["copy_bytes_per_second"]]
+    row["fraction_of_copy_bandwidth"] = floors[0] / row["molfuse_ms"]
+    if case.flops is not None:
+        row["flops"] = case.flops
+        if case.matrix:
+            floors.append(1e3 * case.flops / ceiling["bf16_matmul_operations_per_second"])
+            row["fraction_of_matmul"] = floors[1] / row["molfuse_ms"]
+    row["floor_ms"] = max(floors)
+    graph = clock.device.type == "cuda" and (graphs == "all" or (graphs == "smallest" and case.small))
+    if clock.device.type == "cuda":
+        try:
+            row["kernel_ms"], row["kernels"] = clock.kernels(runs)
+        except Exception as failure:
+            row["kernel_absent"] = reason(failure)
+    if graph:
+        try:
+            row["molfuse_graph_ms"] = clock.graph_median(runs)
+        except Exception as failure:
+            row["molfuse_graph_absent"] = reason(failure)
+    ours = runs[0]()
+    row["peers"] = {peer.name: measure_peer(peer, case, ours, clock, budget, graph) for peer in case.peers}
+    best(row, "ms", row["molfuse_ms"], "")
+    best(row, "graph_ms", row.get("molfuse_graph_ms"), "graph_")
     return row
 
 
 def table(report):
-    device = report["device"]
-    lines = [f"{device}, PyTorch {report['torch']}, CUDA {report['cuda']}, molfuse at {report['commit']}: `{report['command']}`.",
-             f"Copy {report['ceilings']['copy_bytes_per_second'] / 1e9:.0f} GB/s (read and written), bf16 matrix product "
-             f"{report['ceilings']['bf16_matmul_operations_per_second'] / 1e12:.1f} TFLOP/s, measured in the same run.",
-             "Forward and backward, median ms. Floor: fewest bytes over copy bandwidth.", "",
-             "| family | case | molfuse | floor | floor / molfuse | best peer | its time | ratio |", "|---|---|---|---|---|---|---|---|"]
+    ceiling = report["ceilings"]
+    lines = [f"{report['device']}, PyTorch {report['torch']}, CUDA {report['cuda']}, molfuse at {report['commit']}: "
+             f"`{report['command']}`.",
+             f"Copy {ceiling['copy_bytes_per_second'] / 1e9:.0f} GB/s (read and written), bf16 matrix product "
+             f"{ceiling['bf16_matmul_operations_per_second'] / 1e12:.1f} TFLOP/s, measured in the same run.",
+             "Forward and backward, median ms. Floor: fewest bytes over copy bandwidth. Kernels: time in them alone. "
+             "Graph: replayed as a CUDA graph.", "",
+             "| family | case | molfuse | floor | floor / molfuse | kernels | best peer | its time | ratio "
+             "| graph | best peer as graph | ratio |",
+             "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+
+    def number(value, digits=4):
+        return "" if value is None else f"{value:.{digits}f}"
     for row in report["rows"]:
-        best = row.get("best_peer")
-        lines.append(f"| {row['family']} | {row['case']} | {row['molfuse_ms']:.4f} | {row['floor_ms']:.4f} | "
-                     f"{row['fraction_of_copy_bandwidth']:.2f} | "
-                     + (f"{best} | {row['peers_ms'][best]:.4f} | {row['best_peer_over_molfuse']:.2f} |" if best else "none | | |"))
+        peers, name, as_graph = row["peers"], row.get("best_peer"), row.get("graph_best_peer")
+        cells = [row["family"], row["case"], number(row["molfuse_ms"]), number(row["floor_ms"]),
+                 number(row["floor_ms"] / row["molfuse_ms"], 2), number(row.get("kernel_ms")),
+                 name or "none", number(peers[name]["ms"]) if name else "", number(row.get("best_peer_over_molfuse"), 2),
+                 number(row.get("molfuse_graph_ms")), f"{as_graph} {number(peers[as_graph]['graph_ms'])}" if as_graph else "",
+                 number(row.get("graph_best_peer_over_molfuse"), 2)]
+        lines.append("| " + " | ".join(cells) + " |")
+    missing = {}
+    for row in report["rows"]:
+        for name, found in row["peers"].items():
+            for key in ("absent", "graph_absent"):
+                if key in found:
+                    missing.setdefault(f"- {row['family']}, {name}{' as a graph' if key != 'absent' else ''}: {found[key]}", []).append(row)
+    if missing:
+        lines += ["", "Peers without a time, and in how many cases:", "", *(f"{line} ({len(rows)})" for line, rows in missing.items())]
     return "\n".join(lines) + "\n"
+
+
+def command(options):
+    flags = ((f"--only {options.only}", options.only), ("--quick", options.quick), ("--dry-run", options.dry_run),
+             (f"--graphs {options.graphs}", options.graphs != "smallest"))
+    return "benchmarks/gpu/run" + "".join(f" {flag}" for flag, on in flags if on)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     common.add_options(parser)
     parser.add_argument("--commit", default="unknown")
+    parser.add_argument("--graphs", choices=("smallest", "all", "none"), default="smallest",
+                        help="which cases are also timed as CUDA graphs (default: the smallest of each family)")
     options = parser.parse_args()
-    common.load()
+    common.load(options)
+    started = time.monotonic()
     device = torch.device("cpu" if options.dry_run else "cuda")
     clock = Clock(device, options.quick or options.dry_run)
+    families = common.families(options)
+    share = {name: SHARES.get(name, 1) for name, _ in families}
     report = {
         "device": "CPU (dry run)" if options.dry_run else torch.cuda.get_device_name(),
-        "torch": torch.__version__, "cuda": torch.version.cuda, "commit": options.commit,
-        "command": "benchmarks/gpu/run" + "".join(f" {flag}" for flag, on in
-                                                   ((f"--only {options.only}", options.only), ("--quick", options.quick),
-                                                    ("--dry-run", options.dry_run)) if on),
+        "torch": torch.__version__, "cuda": torch.version.cuda, "commit": options.commit, "command": command(options),
         "ceilings": ceilings(clock, device, options.dry_run), "rows": []}
-    for family in common.families(options):
-        for case in globals()[f"{family}_cases"](device, options.dry_run):
-            row = measure(case, clock, report["ceilings"]["copy_bytes_per_second"])
+    for name, module in families:
+        budget = Budget(COMPILE_SECONDS / (4 if options.quick else 1) * share[name] / sum(share.values()))
+        for case in module.cases(device, options.dry_run):
+            row = measure(name, case, clock, report["ceilings"], budget, options.graphs)
             report["rows"].append(row)
-            print(f"{family} {case.name}: {row['molfuse_ms']:.4f} ms, {row['fraction_of_copy_bandwidth']:.2f} of copy bandwidth, "
+            print(f"{name} {case.name}: {row['molfuse_ms']:.4f} ms, {row['fraction_of_copy_bandwidth']:.2f} of copy bandwidth, "
                   f"{row.get('best_peer_over_molfuse', float('nan')):.2f} x {row.get('best_peer')}", flush=True)
             # Written as it goes: a run that is cut short leaves what it has.
+            report["seconds"] = time.monotonic() - started
             (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
             (options.output / "results.md").write_text(table(report))
             del case
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+    # The operators can be captured: one that was not is a failure, which need not take the other results with it.
+    failures = [f"{row['case']}: {row['molfuse_graph_absent']}" for row in report["rows"] if "molfuse_graph_absent" in row]
+    print("\n".join(failures), end="\n" if failures else "")
+    return bool(failures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
