@@ -36,6 +36,10 @@ final class Native {
     return string(MolfuseNative::info);
   }
 
+  static String deviceInfo(int device) {
+    return string(() -> MolfuseNative.device_info(device));
+  }
+
   static void setCpuLevel(String level) {
     run(() -> MolfuseNative.set_cpu_level(level));
   }
