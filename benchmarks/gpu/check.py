@@ -11,6 +11,7 @@ import time
 import torch
 
 import common
+import robust
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 EPSILON = {torch.float32: 2.0 ** -24, torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -11}
@@ -143,6 +144,8 @@ def main():
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
     count = 4 if options.few else 20 if options.dry_run else 60 if options.quick else 400
     report = {"seed": seed, "device": str(device), "cases": {}, "failures": []}
+    if not options.few:
+        report["failures"] += robust.check(common.families(options), device)
     print(f"seed {seed}, {count} cases a family and type")
     for family in common.families(options):
         for dtype in TYPES:
@@ -162,7 +165,7 @@ def main():
         (options.output / "check.json").write_text(json.dumps(report, indent=2) + "\n")
     for failure in report["failures"][:40]:
         print(failure)
-    print(f"{len(report['failures'])} of {sum(report['cases'].values())} cases failed")
+    print(f"{len(report['failures'])} failures, {sum(report['cases'].values())} cases")
     return bool(report["failures"])
 
 

@@ -38,8 +38,8 @@ void check_cuda(cudaError_t error, const DeviceErrorContext& where) {
   throw device_error(error, cudaGetErrorName(error), cudaGetErrorString(error), where);
 }
 
-/// Page-locked memory cannot be allocated while this thread captures a stream, unless it says that it knows what it does: nothing that
-/// is captured depends on that memory being new.
+/// Allocating page-locked memory and loading a kernel's code, which its first launch does, are refused while a stream is captured, unless
+/// the thread says that nothing captured depends on them.
 class WhileCapturing {
  public:
   WhileCapturing() { cudaThreadExchangeStreamCaptureMode(&mode_); }
@@ -178,6 +178,7 @@ void DeviceCall::zero(void* to, size_t bytes) {
 }
 
 void DeviceCall::launch_kernel(const char* name, const void* kernel, Grid grid, int threads, size_t shared, void** arguments) {
+  const WhileCapturing allowed;
   // More than this has to be asked for.
   if (shared > (size_t{48} << 10)) {
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), at(name));
