@@ -96,23 +96,33 @@ std::string too_old(const DeviceInfo& info) {
 
 cudaStream_t stream_of(const molfuse_execution& execution) { return static_cast<cudaStream_t>(execution.stream); }
 
-/// Number of devices; if there is none, says why.
-int count_devices(std::string* reason) {
-  int count = 0, driver = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error == cudaSuccess && count > 0) return count;
+struct Devices {
+  int count = 0;
+  cudaError_t error = cudaSuccess;
+  std::string reason;  ///< why there are none
+};
+
+Devices find_devices() {
+  Devices found;
+  int driver = 0;
+  found.error = cudaGetDeviceCount(&found.count);
+  if (found.error != cudaSuccess) found.count = 0;
+  found.count = std::min(found.count, kMaxDevices);
+  if (found.count > 0) return found;
   cudaDriverGetVersion(&driver);
   cudaGetLastError();
-  *reason = no_device_text(error, cudaGetErrorString(error), driver, CUDART_VERSION);
-  return 0;
+  found.reason = no_device_text(found.error, cudaGetErrorString(found.error), driver, CUDART_VERSION);
+  return found;
 }
 
 }  // namespace
 
 bool device_usable(const char** reason) {
   static thread_local std::string text;
-  text.clear();
-  count_devices(&text);
+  DeviceDescription device = describe_device(0);
+  text = device.reason;
+  for (int index = 1; index < device.count && !device.reason.empty(); ++index) device = describe_device(index);
+  if (device.reason.empty()) text.clear();
   *reason = text.c_str();
   return text.empty();
 }
@@ -122,7 +132,9 @@ DeviceDescription describe_device(int index) {
   cudaDriverGetVersion(&result.driver_version);
   cudaRuntimeGetVersion(&result.runtime_version);
   cudaGetLastError();
-  result.count = std::min(count_devices(&result.reason), kMaxDevices);
+  const Devices found = find_devices();
+  result.count = found.count;
+  result.reason = found.reason;
   if (index >= result.count) return result;
   try {
     result.info = device_at(index, "molfuse_get_device_info").info;
@@ -134,14 +146,14 @@ DeviceDescription describe_device(int index) {
 }
 
 DeviceCall::DeviceCall(const molfuse_execution& execution, const char* function) : execution_(execution), function_(function) {
-  std::string reason;
-  const int count = std::min(count_devices(&reason), kMaxDevices);
-  if (count == 0) unsupported("%s: %s", function, reason.c_str());
+  const Devices found = find_devices();
+  if (ends_process(found.error)) check_cuda(found.error, {function, "asking for the devices", -1, ""});
+  if (found.count == 0) unsupported("%s: %s", function, found.reason.c_str());
   const int index = execution.device_index;
-  if (index < 0 || index >= count) invalid("%s: execution->device_index is %d, there are %d devices", function, index, count);
+  if (index < 0 || index >= found.count) invalid("%s: execution->device_index is %d, there are %d devices", function, index, found.count);
   Device& device = device_at(index, function);
   device_ = &device.info;
-  reason = too_old(device.info);
+  const std::string reason = too_old(device.info);
   if (!reason.empty()) unsupported("%s: device %d (%s) cannot be used: %s", function, index, device.info.name, reason.c_str());
   check_cuda(cudaGetDevice(&previous_device_), at("asking for the current device"));
   if (previous_device_ != index) check_cuda(cudaSetDevice(index), at("making it the current device"));

@@ -5,6 +5,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.util.List;
+import java.util.Random;
+import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch.ScalarType;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -28,6 +30,17 @@ class MolfuseTest extends InScope {
     assertThat(capabilities.cpuThreads()).isPositive();
     assertThat(capabilities.cudaUsable() || !capabilities.cudaReason().isEmpty()).isTrue();
     assertThat(capabilities.cudnnUsable() || !capabilities.cudnnReason().isEmpty()).isTrue();
+  }
+
+  @Test
+  void memoryThatRunsOutIsSaidAndTheNextCallWorks() {
+    Tensor small = Tensors.normal(new Random(1), ScalarType.Float, 1, 1);
+    Tensor huge = small.expand(1L << 20, 1L << 24);
+    assertThatThrownBy(() -> Reparameterize.apply(huge, huge, 1))
+        .isInstanceOf(MolfuseException.class)
+        .hasMessageContaining("memory")
+        .hasMessageNotContaining("Exception raised from");
+    assertThat(Tensors.allFinite(Reparameterize.apply(small, small, 1))).isTrue();
   }
 
   @Test
