@@ -74,7 +74,7 @@ def captured_training(problem):
 
 
 def compare_replays(problem, graph, static, upstream, results):
-    """Replays with new inputs in the captured ones' memory. Operators are deterministic: the results are those of eager calls, bit for bit."""
+    """Replays with new inputs in the captured ones' memory. Operators are deterministic: results are those of eager calls, bit for bit."""
     for _ in range(3):
         with torch.no_grad():
             for x in [*static, *([] if upstream is None else [upstream])]:

@@ -123,7 +123,8 @@ inline void add_graph_attention(std::vector<Operator>& list, Random& random) {
 inline void add_vae_loss(std::vector<Operator>& list, Random& random) {
   const int64_t batch = 3, length = 9, classes = 40, latent = 8;
   const TestTensor logits = TestTensor::random(random, MOLFUSE_F32, {batch, length, classes});
-  const TestTensor mean = TestTensor::random(random, MOLFUSE_F32, {batch, latent}), log_var = TestTensor::random(random, MOLFUSE_F32, {batch, latent});
+  const TestTensor mean = TestTensor::random(random, MOLFUSE_F32, {batch, latent});
+  const TestTensor log_var = TestTensor::random(random, MOLFUSE_F32, {batch, latent});
   TestTensor targets(MOLFUSE_I64, {batch, length});
   targets.fill([&](int64_t) { return static_cast<double>(between(random, 0, classes - 1)); });
   auto arguments = [](const Views& in) {

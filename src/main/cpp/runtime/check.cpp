@@ -52,7 +52,8 @@ molfuse_execution read_execution(const molfuse_execution* execution, const char*
     invalid("%s: execution->device_type is %d, expected 0 (CPU) or 1 (CUDA)", function, copy.device_type);
   }
   if ((copy.allocate == nullptr) != (copy.release == nullptr)) {
-    invalid("%s: execution->%s is NULL: expected both allocate and release, or neither", function, copy.allocate == nullptr ? "allocate" : "release");
+    const char* const missing = copy.allocate == nullptr ? "allocate" : "release";
+    invalid("%s: execution->%s is NULL: expected both allocate and release, or neither", function, missing);
   }
   if (copy.num_threads < 0) invalid("%s: execution->num_threads is %d, expected >= 0", function, copy.num_threads);
   return copy;

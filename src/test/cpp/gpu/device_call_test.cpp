@@ -117,7 +117,9 @@ TEST_F(DeviceCallTest, SaysWhyThereIsNoDevice) {
 
 TEST_F(DeviceCallTest, RefusesDevicesThatThereAreNotOrThatAreTooOld) {
   state().devices = 3;
-  for (const int device : {-1, 3, 1000}) expect_invalid(call(device), {"molfuse_f", "device_index", std::to_string(device).c_str(), "3 devices"});
+  for (const int device : {-1, 3, 1000}) {
+    expect_invalid(call(device), {"molfuse_f", "device_index", std::to_string(device).c_str(), "3 devices"});
+  }
   state().devices = 64;
   expect_status(call(fake_cudart::kOldDevice), MOLFUSE_UNSUPPORTED,
                 {"molfuse_f: device 60 (Device number 60)", "compute capability is 7.5", "8.0 or newer"});
@@ -125,7 +127,8 @@ TEST_F(DeviceCallTest, RefusesDevicesThatThereAreNotOrThatAreTooOld) {
 }
 
 TEST_F(DeviceCallTest, RefusesMoreSharedMemoryThanTheDeviceHas) {
-  expect_status(call(7, 201 << 10), MOLFUSE_UNSUPPORTED, {"molfuse_f: device 7 (Device number 7): f kernel", "205824 bytes", "the device has 204800"});
+  expect_status(call(7, 201 << 10), MOLFUSE_UNSUPPORTED,
+                {"molfuse_f: device 7 (Device number 7): f kernel", "205824 bytes", "the device has 204800"});
   EXPECT_EQ(state().launches.size(), 0u);
 }
 
@@ -135,7 +138,8 @@ TEST_F(DeviceCallTest, TheReportOfAnEarlierCallIsThrownOnceAndTheDeviceRestored)
   execution.device_index = 8;
   ASSERT_EQ(molfuse::guard([&] {
               molfuse::DeviceCall call(execution, "molfuse_f");
-              *call.report() = static_cast<unsigned long long>(molfuse::Fault::target) << (molfuse::kReportPositionBits + molfuse::kReportValueBits) | 5;
+              const auto fault = static_cast<unsigned long long>(molfuse::Fault::target);
+              *call.report() = fault << (molfuse::kReportPositionBits + molfuse::kReportValueBits) | 5;
             }),
             MOLFUSE_OK);
   expect_invalid(call(8), {"targets", "position 5"});

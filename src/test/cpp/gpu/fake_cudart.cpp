@@ -12,7 +12,9 @@ namespace {
 
 cudaError_t result(const char* function, bool refused_in_capture = false) {
   cudaError_t error = cudaSuccess;
-  if (refused_in_capture && state().capturing && state().capture_mode != cudaStreamCaptureModeRelaxed) error = cudaErrorStreamCaptureUnsupported;
+  if (refused_in_capture && state().capturing && state().capture_mode != cudaStreamCaptureModeRelaxed) {
+    error = cudaErrorStreamCaptureUnsupported;
+  }
   if (state().failing == function) {
     state().failing.clear();
     error = state().error;

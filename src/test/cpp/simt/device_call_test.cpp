@@ -198,7 +198,9 @@ TEST(DeviceError, NamesFunctionDeviceStepAndError) {
 }
 
 TEST(DeviceError, StatusesFollowTheKindOfError) {
-  for (const int number : {34, 35, 36, 46, 100, 200, 209, 218, 221, 222, 223, 701, 802, 803, 804}) EXPECT_EQ(error_of(number).status, MOLFUSE_UNSUPPORTED);
+  for (const int number : {34, 35, 36, 46, 100, 200, 209, 218, 221, 222, 223, 701, 802, 803, 804}) {
+    EXPECT_EQ(error_of(number).status, MOLFUSE_UNSUPPORTED) << number;
+  }
   for (const int number : {101, 400}) EXPECT_EQ(error_of(number).status, MOLFUSE_INVALID_ARGUMENT);
   EXPECT_EQ(error_of(2).status, MOLFUSE_OUT_OF_MEMORY);
   for (const int number : {1, 9, 98, 300, 720, 999}) EXPECT_EQ(error_of(number).status, MOLFUSE_INTERNAL_ERROR);

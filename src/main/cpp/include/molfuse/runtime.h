@@ -8,21 +8,21 @@
  *  - Functions return a molfuse_status. On failure the text of the error is kept per thread: molfuse_last_error().
  *  - No C++ exception leaves the library and it never aborts on bad arguments: shapes, element types and ranges are
  *    checked before any output is written.
- *  - Argument structs (*_args, molfuse_execution, molfuse_capabilities, molfuse_device_info) start with struct_size, which the caller sets to sizeof the
- *    struct he was compiled with; fields added by later versions are then taken as zero. Zero must therefore always mean "absent"
- *    or "default". The small structs inside them (molfuse_tensor, molfuse_philox, molfuse_graph) never change.
+ *  - Argument structs (*_args, molfuse_execution, molfuse_capabilities, molfuse_device_info) start with struct_size, which the
+ *    caller sets to sizeof the struct he was compiled with; fields added by later versions are then taken as zero. Zero must
+ *    therefore always mean "absent" or "default". The small structs inside them (molfuse_tensor, molfuse_philox, molfuse_graph)
+ *    never change.
  *  - A molfuse_tensor whose data is NULL is absent. Sizes and strides count elements; strides may be any value for
- *    inputs (0 for broadcasting, negative) and must not make two elements of an output overlap. data is aligned to its elements. Outputs may not overlap inputs
- *    unless a function says so.
+ *    inputs (0 for broadcasting, negative) and must not make two elements of an output overlap. data is aligned to its elements.
+ *    Outputs may not overlap inputs unless a function says so.
  *  - Accumulation is in f32 for f16, bf16 and f32, and in f64 for f64.
- *  - CPU calls are synchronous. Device calls are enqueued on execution->stream and do not synchronise. They may be captured into a CUDA
- *    graph. What is an argument on the host - sizes, pointers, factors, the seeds of molfuse_philox - is then part of the graph: a replay
- *    draws the same random numbers again.
- *  - The memory of a device call's tensors must be accessible from that device; that is not looked into, since it would cost as much as
- *    a launch. Values in device memory are not seen before the launch either: where they are wrong, results are NaN or zero and the
- *    library's next call on the device says so.
- *  - A failed call leaves its inputs as they were and its outputs undefined, frees its scratch memory, and may be tried again, but for a
- *    fault of the device itself (MOLFUSE_INTERNAL_ERROR, whose text then says that the process must be started anew).
+ *  - CPU calls are synchronous. Device calls are enqueued on execution->stream and do not synchronise. They may be captured into a
+ *    CUDA graph. What is an argument on the host (sizes, pointers, factors, the seeds of molfuse_philox) is then part of the graph:
+ *    a replay draws the same random numbers again.
+ *  - The memory of a device call's tensors must be accessible from that device; nothing checks that. Values in device memory are
+ *    not seen before the launch: where they are wrong, results are NaN or zero and the library's next call on the device says so.
+ *  - A failed call leaves its inputs as they were and its outputs undefined, frees its scratch memory, and may be tried again, but
+ *    for a fault of the device itself (MOLFUSE_INTERNAL_ERROR, whose text then says that the process must be started anew).
  *  - All functions are thread safe. Parallel work runs on the OpenMP pool of the calling thread.
  */
 #ifndef MOLFUSE_RUNTIME_H

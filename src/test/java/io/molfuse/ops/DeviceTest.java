@@ -93,7 +93,9 @@ class DeviceTest extends InScope {
     Tensor[] outputs = operator.apply(leaves);
     Random random = new Random(31);
     Tensor[] upstream =
-        Stream.of(outputs).map(out -> Tensors.beside(out, Tensors.normal(random, ScalarType.BFloat16, out.shape()).to(type))).toArray(Tensor[]::new);
+        Stream.of(outputs)
+            .map(out -> Tensors.beside(out, Tensors.normal(random, ScalarType.BFloat16, out.shape()).to(type)))
+            .toArray(Tensor[]::new);
     List<Tensor> results = new ArrayList<>(List.of(outputs));
     results.addAll(Acceptance.gradients(outputs, leaves, upstream));
     return results;
