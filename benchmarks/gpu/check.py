@@ -11,6 +11,7 @@ import time
 import torch
 
 import common
+import robust
 from exact import Wrong, compare
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -73,6 +74,8 @@ def main():
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
     count = 4 if options.few or (options.dry_run and options.quick) else 20 if options.dry_run else 60 if options.quick else 400
     report = {"seed": seed, "device": str(device), "cases": {}, "peers_absent": {}, "failures": []}
+    if not options.few:
+        report["failures"] += robust.check([name for name, _ in common.families(options)], device)
     print(f"seed {seed}, {count} cases a family and type")
     for name, module in common.families(options):
         check_family(name, module, seed, count, device, report)
@@ -84,7 +87,7 @@ def main():
         print(failure)
     for name, why in report["peers_absent"].items():
         print(f"peer {name} is absent: {why}")
-    print(f"{len(report['failures'])} of {sum(report['cases'].values())} cases failed")
+    print(f"{len(report['failures'])} failures, {sum(report['cases'].values())} cases")
     return bool(report["failures"])
 
 

@@ -116,7 +116,7 @@ struct Problem {
     return a;
   }
 
-  molfuse_execution execution() const {
+  Execution execution() const {
     return execution_here(c.threads);
   }
 
@@ -242,7 +242,7 @@ TEST(GraphAttention, MatchesFormulaInAllTypesSizesAndLayouts) {
 }
 
 TEST(GraphAttention, MatchesFormulaAtDegreesAroundChunks) {
-  for (const int32_t dtype : {MOLFUSE_F32, kSimulated ? MOLFUSE_F16 : MOLFUSE_F64, MOLFUSE_BF16}) {
+  for (const int32_t dtype : {MOLFUSE_F32, kOnDevice ? MOLFUSE_F16 : MOLFUSE_F64, MOLFUSE_BF16}) {
     for (const int64_t degree : {1, 2, 15, 16, 17, 63, 64, 65, 128, 200}) {
       Case c;
       c.dtype = dtype;
@@ -274,12 +274,12 @@ Case hub_case(int32_t dtype, int64_t in_edges, int64_t out_edges) {
 TEST(GraphAttention, MatchesFormulaWithHubs) {
   // The simulated device takes rows of more than 40 edges for hubs.
   const std::vector<std::pair<int64_t, int64_t>> cases =
-      kSimulated ? std::vector<std::pair<int64_t, int64_t>>{{38, 0}, {41, 0}, {0, 60}, {300, 200}}
+      kSlow ? std::vector<std::pair<int64_t, int64_t>>{{38, 0}, {41, 0}, {0, 60}, {300, 200}}
                  : std::vector<std::pair<int64_t, int64_t>>{{1024, 0}, {1025, 0}, {0, 1025}, {5000, 3000}, {0, 2100}};
   for (const auto& sizes : cases) {
     SCOPED_TRACE(std::to_string(sizes.first) + " in, " + std::to_string(sizes.second) + " out");
     expect_right(hub_case(MOLFUSE_F32, sizes.first, sizes.second));
-    Case dropped = hub_case(kSimulated ? MOLFUSE_F32 : MOLFUSE_F64, sizes.first, sizes.second);
+    Case dropped = hub_case(kOnDevice ? MOLFUSE_F32 : MOLFUSE_F64, sizes.first, sizes.second);
     dropped.dropout = 0.3;
     expect_right(dropped);
   }
@@ -415,7 +415,7 @@ TEST(GraphAttention, UnwantedGradientsMayBeAbsent) {
   c.nodes = 30;
   c.edges = batch_edges(random, 3, 10, 20);
   for (const bool hubs : {false, true}) {
-    Problem problem(hubs ? kSimulated ? hub_case(MOLFUSE_F32, 90, 80) : hub_case(MOLFUSE_F32, 1200, 1300) : c);
+    Problem problem(hubs ? kSlow ? hub_case(MOLFUSE_F32, 90, 80) : hub_case(MOLFUSE_F32, 1200, 1300) : c);
     const Results all = problem.run();
     TestTensor out = problem.output(), lse = problem.statistic();
     auto a = problem.args();
@@ -461,7 +461,7 @@ TEST(GraphAttention, BroadcastInputsMayHaveAbsentGradients) {
 }
 
 TEST(GraphAttention, WrongGraphsInDeviceMemoryAreReportedByTheNextCall) {
-  if (!kSimulated) GTEST_SKIP() << "for devices";
+  if (!kOnDevice) GTEST_SKIP() << "for devices";
   Random random(4);
   Case c;
   c.nodes = 8;
@@ -543,7 +543,7 @@ TEST(GraphAttention, BadInputIsRefusedBeforeAnyWrite) {
   forward([&](Args& a) { a.graph.row_ptr.size[0] = 8; }, {"row_ptr", "[9]", "[8]"});
   forward([&](Args& a) { a.graph.row_ptr.data = nullptr; }, {"row_ptr", "required"});
   forward([&](Args& a) { a.graph.source.dtype = MOLFUSE_I32; }, {"source", "int64", "int32"});
-  if (!kSimulated) {
+  if (!kOnDevice) {
     forward([&](Args& a) { a.graph.source.size[0] = 12; }, {"row_ptr", "12", "13"});
     forward([&](Args& a) { a.graph.source = sources(8); }, {"source", "0..7", "got 8", "position 9"});
     forward([&](Args& a) { a.graph.source = sources(-1); }, {"source", "got -1", "position 9"});
@@ -578,7 +578,7 @@ TEST(GraphAttention, BadInputIsRefusedBeforeAnyWrite) {
   backward([&](Args& a) { a.graph.row_ptr_t.data = nullptr; }, {"row_ptr_t", "required"});
   backward([&](Args& a) { a.graph.target.data = nullptr; }, {"target", "required"});
   backward([&](Args& a) { a.graph.edge_id.size[0] = 4; }, {"edge_id", "[13]", "[4]"});
-  if (kSimulated) return;  // values are seen by the kernels only
+  if (kOnDevice) return;  // values are seen by the kernels only
   backward([&](Args& a) { a.graph.target = sources(8); }, {"target", "0..7", "got 8"});
   backward([&](Args& a) { a.graph.edge_id = sources(13); }, {"edge_id", "0..12", "got 13"});
   backward([&](Args& a) { a.graph.edge_id = sources(0); }, {"edge_id", "transpose"});

@@ -57,7 +57,7 @@ struct Problem {
     a.column_offset = c.offset;
     return a;
   }
-  molfuse_execution execution() const {
+  Execution execution() const {
     return execution_here(c.threads);
   }
 
@@ -369,7 +369,7 @@ TEST(LatentConcat, NotANumberStaysInItsColumnAndGraph) {
 
 // Values in device memory are seen by the kernel only: results are then NaN, and the next call says why.
 TEST(LatentConcat, WrongPointersInDeviceMemoryAreReportedByTheNextCall) {
-  if (!kSimulated) GTEST_SKIP() << "for devices";
+  if (!kOnDevice) GTEST_SKIP() << "for devices";
   const std::vector<std::pair<std::vector<double>, std::vector<const char*>>> cases = {
       {{0, 3, 2, 8, 9}, {"graph_ptr", "got 2", "position 2"}},
       {{0, 3, 3, 8, 10}, {"graph_ptr", "got 10", "position 4"}},
@@ -435,7 +435,7 @@ TEST(LatentConcat, BadInputIsRefusedBeforeAnyWrite) {
   forward([&](Args&) { list[1].data = nullptr; }, {"layers[1]", "required"});
   forward([&](Args& a) { a.graph_ptr.dtype = MOLFUSE_F32; }, {"graph_ptr", "f32"});
   forward([&](Args& a) { a.graph_ptr.size[0] = 0; }, {"graph_ptr"});
-  if (!kSimulated) {
+  if (!kOnDevice) {
     forward([&](Args& a) { a.graph_ptr = rows({0, 3, 2, 8, 9}); }, {"graph_ptr", "2 after 3", "position 2"});
     forward([&](Args& a) { a.graph_ptr = rows({0, 3, 3, 8, 10}); }, {"graph_ptr", "9", "10"});
     forward([&](Args& a) { a.graph_ptr = rows({-1, 3, 3, 8, 9}); }, {"graph_ptr", "-1"});

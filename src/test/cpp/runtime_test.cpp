@@ -80,6 +80,28 @@ TEST(Runtime, AnOlderCallersStructIsNotWrittenPastItsEnd) {
   for (size_t n = kOld; n < sizeof capabilities; ++n) EXPECT_EQ(bytes[n], 0x5A) << n;
 }
 
+TEST(Runtime, DevicesAreDescribedWhereThereAreNone) {
+  auto capabilities = zeroed<molfuse_capabilities>();
+  ASSERT_EQ(molfuse_get_capabilities(&capabilities), MOLFUSE_OK);
+  auto info = zeroed<molfuse_device_info>();
+  ASSERT_EQ(molfuse_get_device_info(0, &info), MOLFUSE_OK) << molfuse_last_error();
+  EXPECT_EQ(info.runtime_version > 0, capabilities.cuda_compiled == 1);
+  EXPECT_EQ(info.usable == 0, info.reason[0] != 0);
+  EXPECT_EQ(info.device_count > 0, info.name[0] != 0);
+  EXPECT_EQ(info.device_count > 0, info.total_memory > 0);
+  if (capabilities.cuda_usable == 0) {
+    EXPECT_EQ(info.device_count, 0);
+    EXPECT_STREQ(info.reason, capabilities.cuda_reason);
+    EXPECT_EQ(molfuse_get_device_info(5, &info), MOLFUSE_OK) << molfuse_last_error();
+  }
+  expect_invalid(molfuse_get_device_info(-1, &info), {"device is -1"});
+  expect_invalid(molfuse_get_device_info(0, nullptr), {"NULL"});
+  info.struct_size = offsetof(molfuse_device_info, name);
+  std::memset(info.name, 0x5A, sizeof info.name);
+  ASSERT_EQ(molfuse_get_device_info(0, &info), MOLFUSE_OK);
+  for (const char c : info.name) EXPECT_EQ(c, 0x5A);
+}
+
 /// A call that needs nothing but a valid execution.
 molfuse_status call_with(const molfuse_execution* execution) {
   TestTensor row_ptr = TestTensor::of(MOLFUSE_I32, {1}, {0}), row_ptr_t = row_ptr, none(MOLFUSE_I32, {0});

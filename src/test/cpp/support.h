@@ -19,31 +19,60 @@
 #include "molfuse/runtime.h"
 #if defined(MOLFUSE_SIMT)
 #include "simt/simt.h"
+#elif defined(MOLFUSE_TEST_GPU)
+#include "gpu/memory.h"
 #endif
 
-// The tests of a family are compiled twice: against libmolfuse on the CPU, and with MOLFUSE_SIMT against a library whose CUDA kernels run
-// on the simulated device. There, calls name that device, seeds take the place of vector levels, and f64, which kernels do not have, is
-// left out.
+// The tests of a family are compiled three times: against libmolfuse on the CPU; with MOLFUSE_SIMT against a library whose CUDA kernels run
+// on the simulated device; and with MOLFUSE_TEST_GPU against libmolfuse on a GPU. On a device, calls name it, and f64, which kernels do not
+// have, is left out. On the simulated one, scheduling seeds take the place of vector levels.
 namespace molfuse_test {
 
-#if defined(MOLFUSE_SIMT)
-constexpr bool kSimulated = true;
+#if defined(MOLFUSE_SIMT) || defined(MOLFUSE_TEST_GPU)
+constexpr bool kOnDevice = true;
 #else
-constexpr bool kSimulated = false;
+constexpr bool kOnDevice = false;
+#endif
+#if defined(MOLFUSE_SIMT)
+constexpr bool kSlow = true;  ///< the simulated device: fewer and smaller cases
+#else
+constexpr bool kSlow = false;
 #endif
 
-/// Where the tests' calls run.
-inline molfuse_execution execution_here(int threads = 0) {
-  molfuse_execution e;
-  std::memset(&e, 0, sizeof e);
-  e.struct_size = sizeof e;
-  if (kSimulated) e.device_type = MOLFUSE_CUDA;
-  e.num_threads = threads;
-  return e;
-}
+#if defined(MOLFUSE_TEST_GPU)
+using Bytes = std::vector<unsigned char, gpu::Allocator<unsigned char>>;
+inline void begin_call() { gpu::begin_call(); }
+inline void finish_calls() { gpu::finish_calls(); }
+inline void* stream_here() { return gpu::stream(); }
+#else
+using Bytes = std::vector<unsigned char>;
+inline void begin_call() {}
+inline void finish_calls() {}
+inline void* stream_here() { return nullptr; }
+#endif
+
+/// Where the tests' calls run. A call is given its address, by which the tests know that there may be work to wait for before they look;
+/// hence no copy as a plain molfuse_execution.
+struct Execution : private molfuse_execution {
+  explicit Execution(int threads = 0) {
+    std::memset(static_cast<void*>(this), 0, sizeof *this);
+    struct_size = sizeof(molfuse_execution);
+    if (kOnDevice) device_type = MOLFUSE_CUDA;
+    stream = stream_here();
+    num_threads = threads;
+  }
+  using molfuse_execution::deterministic;
+  using molfuse_execution::device_index;
+  using molfuse_execution::num_threads;
+  const molfuse_execution* operator&() const {
+    begin_call();
+    return this;
+  }
+};
+inline Execution execution_here(int threads = 0) { return Execution(threads); }
 inline const molfuse_execution* here() {
-  static const molfuse_execution e = execution_here();
-  return &e;
+  static const Execution execution;
+  return &execution;
 }
 
 // ---- 16-bit conversions written independently of the library's
@@ -135,7 +164,7 @@ class KnownMemory {
     return *this;
   }
   KnownMemory& operator=(KnownMemory&&) = default;
-  void set(const std::vector<unsigned char>& bytes) {
+  void set(const Bytes& bytes) {
     memory_.reset();
     if (!bytes.empty()) memory_ = std::make_unique<simt::Memory>(bytes.data(), bytes.size());
   }
@@ -145,7 +174,7 @@ class KnownMemory {
 };
 #else
 struct KnownMemory {
-  void set(const std::vector<unsigned char>&) {}
+  void set(const Bytes&) {}
 };
 #endif
 
@@ -170,8 +199,7 @@ class TestTensor {
       step *= std::max<int64_t>(1, sizes_[static_cast<size_t>(order[n])]);
       if (n + 1 == order.size()) step += gap;
     }
-    const size_t bytes = static_cast<size_t>(step) * element();
-    memory_.assign(bytes, kPoison);
+    memory_.assign(static_cast<size_t>(step) * element(), kPoison);
   }
 
   static TestTensor random(Random& random, int32_t dtype, std::vector<int64_t> sizes, std::vector<int> order = {}, int64_t gap = 0,
@@ -219,8 +247,14 @@ class TestTensor {
     }
     return at;
   }
-  double get(int64_t n) const { return decode(dtype_, memory_.data() + static_cast<size_t>(position(n)) * element()); }
-  void set(int64_t n, double value) { encode(dtype_, value, memory_.data() + static_cast<size_t>(position(n)) * element()); }
+  double get(int64_t n) const {
+    finish_calls();
+    return decode(dtype_, memory_.data() + static_cast<size_t>(position(n)) * element());
+  }
+  void set(int64_t n, double value) {
+    finish_calls();
+    encode(dtype_, value, memory_.data() + static_cast<size_t>(position(n)) * element());
+  }
   double operator[](int64_t n) const { return get(n); }
   void fill(const std::function<double(int64_t)>& value) {
     for (int64_t n = 0; n < count(); ++n) set(n, value(n));
@@ -230,10 +264,14 @@ class TestTensor {
     for (int64_t n = 0; n < count(); ++n) v[static_cast<size_t>(n)] = get(n);
     return v;
   }
-  const std::vector<unsigned char>& bytes() const { return memory_; }
+  std::vector<unsigned char> bytes() const {
+    finish_calls();
+    return {memory_.begin(), memory_.end()};
+  }
 
   /// True if no byte outside the elements was written.
   bool unharmed() const {
+    finish_calls();
     std::vector<bool> used(memory_.size(), false);
     for (int64_t n = 0; n < count(); ++n) {
       const size_t at = static_cast<size_t>(position(n)) * element();
@@ -250,7 +288,7 @@ class TestTensor {
   size_t element() const { return molfuse_dtype_size(dtype_); }
   int32_t dtype_ = MOLFUSE_F32;
   std::vector<int64_t> sizes_, strides_;
-  std::vector<unsigned char> memory_;
+  Bytes memory_;
   KnownMemory known_;
 };
 
@@ -291,7 +329,8 @@ inline double small_atol(int32_t dtype) {
   }
 }
 
-/// Runs body at each CPU level this machine has (a build with emulation counts 64-byte vectors in), then restores the best.
+/// Runs body at each CPU level this machine has (a build with emulation counts 64-byte vectors in), then restores the best; on the simulated
+/// device with several scheduling seeds; on a GPU once.
 inline void at_each_level(const std::function<void(const std::string&)>& body) {
 #if defined(MOLFUSE_SIMT)
 #if defined(MOLFUSE_SANITIZE)
@@ -304,6 +343,9 @@ inline void at_each_level(const std::function<void(const std::string&)>& body) {
     SCOPED_TRACE("scheduling seed " + std::to_string(seed));
     body("simulated");
   }
+  return;
+#elif defined(MOLFUSE_TEST_GPU)
+  body("gpu");
   return;
 #endif
   for (const char* level : {"baseline", "avx2", "avx512"}) {
@@ -323,7 +365,7 @@ inline void expect_invalid(molfuse_status status, std::initializer_list<const ch
   expect_status(status, MOLFUSE_INVALID_ARGUMENT, parts);
 }
 
-#if defined(MOLFUSE_SIMT)
+#if defined(MOLFUSE_SIMT) || defined(MOLFUSE_TEST_GPU)
 constexpr int32_t kFloatTypes[] = {MOLFUSE_F32, MOLFUSE_F16, MOLFUSE_BF16};
 #else
 constexpr int32_t kFloatTypes[] = {MOLFUSE_F32, MOLFUSE_F64, MOLFUSE_F16, MOLFUSE_BF16};
@@ -331,7 +373,6 @@ constexpr int32_t kFloatTypes[] = {MOLFUSE_F32, MOLFUSE_F64, MOLFUSE_F16, MOLFUS
 
 /// For tests of what only the CPU has: f64, numbers of threads, values read before the call.
 #define MOLFUSE_CPU_ONLY() \
-  if (kSimulated) GTEST_SKIP() << "for the CPU"
-
+  if (kOnDevice) GTEST_SKIP() << "for the CPU"
 
 }  // namespace molfuse_test

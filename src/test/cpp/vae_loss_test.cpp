@@ -287,19 +287,19 @@ Case random_case(Random& random) {
 TEST(VaeLoss, MatchesTheFormulaForRandomShapesTypesAndLayouts) {
   at_each_level([](const std::string&) {
     Random random(std::random_device{}());
-    for (int n = 0; n < (kSimulated ? 40 : 150); ++n) check(random_case(random), random());
+    for (int n = 0; n < (kSlow ? 40 : 150); ++n) check(random_case(random), random());
   });
 }
 
 TEST(VaeLoss, TakesRowsLongerThanAChunk) {
   at_each_level([](const std::string&) {
-    for (const int32_t dtype : {MOLFUSE_F32, MOLFUSE_BF16, kSimulated ? MOLFUSE_F16 : MOLFUSE_F64}) {
+    for (const int32_t dtype : {MOLFUSE_F32, MOLFUSE_BF16, kOnDevice ? MOLFUSE_F16 : MOLFUSE_F64}) {
       for (const Layout layout : {Layout::token_major, Layout::class_second, Layout::odd_strides}) {
         Case c;
         c.dtype = dtype;
         c.layout = layout;
         c.length = 13;
-        c.classes = kSimulated ? 2053 : 8197;
+        c.classes = kSlow ? 2053 : 8197;
         check(c, 3);
       }
     }
@@ -598,7 +598,7 @@ TEST(VaeLoss, ZeroSizesAreFine) {
 
 // Targets in device memory are seen by the kernel only: the loss is then NaN, and the next call says why.
 TEST(VaeLoss, OutOfRangeTargetsInDeviceMemoryAreReportedByTheNextCall) {
-  if (!kSimulated) GTEST_SKIP() << "for devices";
+  if (!kOnDevice) GTEST_SKIP() << "for devices";
   for (const double value : {11.0, -7.0, 1e12}) {
     for (const Layout layout : {Layout::token_major, Layout::class_second}) {
       Case c;

@@ -48,7 +48,13 @@ molfuse_execution read_execution(const molfuse_execution* execution, const char*
 #if !defined(MOLFUSE_WITH_CUDA)
   if (copy.device_type == MOLFUSE_CUDA) unsupported("%s: this build has no CUDA kernels", function);
 #endif
-  if (copy.device_type != MOLFUSE_CPU && copy.device_type != MOLFUSE_CUDA) invalid("%s: execution->device_type is %d, expected 0 (CPU) or 1 (CUDA)", function, copy.device_type);
+  if (copy.device_type != MOLFUSE_CPU && copy.device_type != MOLFUSE_CUDA) {
+    invalid("%s: execution->device_type is %d, expected 0 (CPU) or 1 (CUDA)", function, copy.device_type);
+  }
+  if ((copy.allocate == nullptr) != (copy.release == nullptr)) {
+    const char* const missing = copy.allocate == nullptr ? "allocate" : "release";
+    invalid("%s: execution->%s is NULL: expected both allocate and release, or neither", function, missing);
+  }
   if (copy.num_threads < 0) invalid("%s: execution->num_threads is %d, expected >= 0", function, copy.num_threads);
   return copy;
 }
@@ -88,6 +94,10 @@ void check_shape(const char* name, const molfuse_tensor& tensor, std::initialize
   if (!matches) invalid("%s: expected shape %s, got %s", name, text.c_str(), shape_text(tensor).c_str());
   const int64_t count = element_count(tensor);
   if (tensor.data == nullptr && count > 0) invalid("%s: is required (data is NULL)", name);
+  const size_t element = molfuse_dtype_size(tensor.dtype);
+  if (count > 0 && element > 0 && reinterpret_cast<uintptr_t>(tensor.data) % element != 0) {
+    invalid("%s: expected data aligned to its elements of %zu bytes, got %p", name, element, tensor.data);
+  }
   // With strides of 0 a tensor may be larger than any memory; sizes in bytes, padded, must still be numbers.
   if (count > kMaxElements) invalid("%s: too many elements, got shape %s", name, shape_text(tensor).c_str());
 }

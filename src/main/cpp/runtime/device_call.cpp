@@ -5,6 +5,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <mutex>
 
 namespace molfuse {
@@ -14,154 +16,187 @@ constexpr int kMaxDevices = 64;
 // The oldest architecture that the library holds code for.
 constexpr int kLowestCapability = 80;
 
-[[noreturn]] void throw_cuda(const char* doing, cudaError_t error) {
-  if (error == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // not sticky: the device can go on
-    throw Error{MOLFUSE_OUT_OF_MEMORY, std::string("out of device memory: ") + doing};
-  }
-  const cudaError_t sticky = cudaGetLastError();
-  std::string text = std::string("CUDA: ") + doing + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
-  if (sticky == error && cudaPeekAtLastError() != cudaSuccess) text += "; the process can no longer use the device";
-  throw Error{MOLFUSE_INTERNAL_ERROR, text};
+// The numbers in device_error.cpp.
+static_assert(cudaErrorMemoryAllocation == 2 && cudaErrorStubLibrary == 34 && cudaErrorInsufficientDriver == 35 &&
+              cudaErrorCallRequiresNewerDriver == 36 && cudaErrorDevicesUnavailable == 46 && cudaErrorNoDevice == 100 &&
+              cudaErrorInvalidDevice == 101 && cudaErrorInvalidKernelImage == 200 && cudaErrorNoKernelImageForDevice == 209 &&
+              cudaErrorECCUncorrectable == 214 && cudaErrorInvalidPtx == 218 && cudaErrorNvlinkUncorrectable == 220 &&
+              cudaErrorJitCompilerNotFound == 221 && cudaErrorUnsupportedPtxVersion == 222 && cudaErrorJitCompilationDisabled == 223 &&
+              cudaErrorContained == 226 && cudaErrorInvalidResourceHandle == 400);
+static_assert(cudaErrorIllegalAddress == 700 && cudaErrorLaunchOutOfResources == 701 && cudaErrorLaunchTimeout == 702 &&
+              cudaErrorContextIsDestroyed == 709 && cudaErrorAssert == 710 && cudaErrorHardwareStackError == 714 &&
+              cudaErrorIllegalInstruction == 715 && cudaErrorMisalignedAddress == 716 && cudaErrorInvalidAddressSpace == 717 &&
+              cudaErrorInvalidPc == 718 && cudaErrorLaunchFailure == 719 && cudaErrorTensorMemoryLeak == 721 &&
+              cudaErrorSystemNotReady == 802 && cudaErrorSystemDriverMismatch == 803 && cudaErrorCompatNotSupportedOnDevice == 804 &&
+              cudaErrorMpsClientTerminated == 810 && cudaErrorStreamCaptureUnsupported == 900 && cudaErrorStreamCaptureInvalidated == 901 &&
+              cudaErrorStreamCaptureMerge == 902 && cudaErrorStreamCaptureIsolation == 905 && cudaErrorStreamCaptureImplicit == 906 &&
+              cudaErrorCapturedEvent == 907 && cudaErrorStreamCaptureWrongThread == 908 && cudaErrorExternalDevice == 911);
+
+void check_cuda(cudaError_t error, const DeviceErrorContext& where) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // told here; the next call shall not find it again
+  throw device_error(error, cudaGetErrorName(error), cudaGetErrorString(error), where);
 }
 
-void check_cuda(const char* doing, cudaError_t error) {
-  if (error != cudaSuccess) throw_cuda(doing, error);
-}
+/// Allocating page-locked memory and loading a kernel's code, which its first launch does, are refused while a stream is captured, unless
+/// the thread says that nothing captured depends on them.
+class WhileCapturing {
+ public:
+  WhileCapturing() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~WhileCapturing() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  WhileCapturing(const WhileCapturing&) = delete;
+  WhileCapturing& operator=(const WhileCapturing&) = delete;
 
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
+/// What is kept of a device. A step that fails is tried again by the next call.
 struct Device {
-  std::once_flag once;
+  std::once_flag known, ready;
   DeviceInfo info{};
   unsigned long long* report_host = nullptr;  // pinned: written by kernels, read here without waiting
   unsigned long long* report_device = nullptr;
-  std::string failure;
 };
 
-Device& device_at(int index) {
+Device& device_at(int index, const char* function) {
   static Device devices[kMaxDevices];
   Device& device = devices[index];
-  std::call_once(device.once, [&] {
-    auto attribute = [&](cudaDeviceAttr which) {
-      int value = 0;
-      if (cudaDeviceGetAttribute(&value, which, index) != cudaSuccess) device.failure = "its attributes cannot be read";
-      return value;
-    };
-    device.info.index = index;
-    device.info.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
-    device.info.major = attribute(cudaDevAttrComputeCapabilityMajor);
-    device.info.minor = attribute(cudaDevAttrComputeCapabilityMinor);
-    device.info.shared_per_block = static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
-    if (device.failure.empty() && device.info.major * 10 + device.info.minor < kLowestCapability) {
-      device.failure = "its compute capability is " + std::to_string(device.info.major) + "." + std::to_string(device.info.minor) +
-                       ", this build needs 8.0 or newer";
-    }
-    if (!device.failure.empty()) return;
-    void* host = nullptr;
-    void* mapped = nullptr;
-    if (cudaHostAlloc(&host, sizeof(unsigned long long), cudaHostAllocMapped | cudaHostAllocPortable) != cudaSuccess ||
-        cudaHostGetDevicePointer(&mapped, host, 0) != cudaSuccess) {
-      cudaGetLastError();
-      device.failure = "page-locked memory cannot be allocated";
-      return;
-    }
-    device.report_host = static_cast<unsigned long long*>(host);
-    device.report_device = static_cast<unsigned long long*>(mapped);
-    *device.report_host = 0;
+  std::call_once(device.known, [&] {
+    cudaDeviceProp properties;
+    check_cuda(cudaGetDeviceProperties(&properties, index), {function, "reading its properties", index, ""});
+    device.info = {index, properties.multiProcessorCount, properties.major, properties.minor, properties.sharedMemPerBlockOptin,
+                   properties.totalGlobalMem, ""};
+    std::snprintf(device.info.name, sizeof device.info.name, "%.63s", properties.name);
   });
   return device;
 }
 
+/// Makes kernels' reports of wrong values possible. The device is the current one.
+void prepare_reports(Device& device, const char* function) {
+  std::call_once(device.ready, [&] {
+    const WhileCapturing allowed;
+    const DeviceErrorContext where{function, "allocating page-locked memory", device.info.index, device.info.name};
+    void* host = nullptr;
+    void* mapped = nullptr;
+    check_cuda(cudaHostAlloc(&host, sizeof(unsigned long long), cudaHostAllocMapped | cudaHostAllocPortable), where);
+    const cudaError_t error = cudaHostGetDevicePointer(&mapped, host, 0);
+    if (error != cudaSuccess) cudaFreeHost(host);
+    check_cuda(error, where);
+    device.report_host = static_cast<unsigned long long*>(host);
+    device.report_device = static_cast<unsigned long long*>(mapped);
+    *device.report_host = 0;
+  });
+}
+
+std::string too_old(const DeviceInfo& info) {
+  if (info.major * 10 + info.minor >= kLowestCapability) return "";
+  return "its compute capability is " + std::to_string(info.major) + "." + std::to_string(info.minor) + ", this build needs 8.0 or newer";
+}
+
 cudaStream_t stream_of(const molfuse_execution& execution) { return static_cast<cudaStream_t>(execution.stream); }
+
+struct Devices {
+  int count = 0;
+  cudaError_t error = cudaSuccess;
+  std::string reason;  ///< why there are none
+};
+
+Devices find_devices() {
+  Devices found;
+  int driver = 0;
+  found.error = cudaGetDeviceCount(&found.count);
+  if (found.error != cudaSuccess) found.count = 0;
+  found.count = std::min(found.count, kMaxDevices);
+  if (found.count > 0) return found;
+  cudaDriverGetVersion(&driver);
+  cudaGetLastError();
+  found.reason = no_device_text(found.error, cudaGetErrorString(found.error), driver, CUDART_VERSION);
+  return found;
+}
 
 }  // namespace
 
 bool device_usable(const char** reason) {
   static thread_local std::string text;
-  int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  cudaGetLastError();
-  if (error == cudaErrorInsufficientDriver) {
-    int driver = 0;
-    cudaDriverGetVersion(&driver);
-    cudaGetLastError();
-    text = driver == 0 ? "there is no NVIDIA driver"
-                       : "the driver supports CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) +
-                             ", which is older than this build's " + std::to_string(CUDART_VERSION / 1000) + "." +
-                             std::to_string(CUDART_VERSION % 1000 / 10);
-  } else if (error != cudaSuccess) {
-    text = cudaGetErrorString(error);
-  } else if (count == 0) {
-    text = "there is no CUDA device";
-  } else {
-    text.clear();
-  }
+  DeviceDescription device = describe_device(0);
+  text = device.reason;
+  for (int index = 1; index < device.count && !device.reason.empty(); ++index) device = describe_device(index);
+  if (device.reason.empty()) text.clear();
   *reason = text.c_str();
   return text.empty();
 }
 
-DeviceCall::DeviceCall(const molfuse_execution& execution, const char* function) : execution_(execution) {
-  const char* reason = "";
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess && !device_usable(&reason)) unsupported("%s: %s", function, reason);
+DeviceDescription describe_device(int index) {
+  DeviceDescription result;
+  cudaDriverGetVersion(&result.driver_version);
+  cudaRuntimeGetVersion(&result.runtime_version);
+  cudaGetLastError();
+  const Devices found = find_devices();
+  result.count = found.count;
+  result.reason = found.reason;
+  if (index >= result.count) return result;
+  try {
+    result.info = device_at(index, "molfuse_get_device_info").info;
+    result.reason = too_old(result.info);
+  } catch (const Error& error) {
+    result.reason = error.text;
+  }
+  return result;
+}
+
+DeviceCall::DeviceCall(const molfuse_execution& execution, const char* function) : execution_(execution), function_(function) {
+  const Devices found = find_devices();
+  if (ends_process(found.error)) check_cuda(found.error, {function, "asking for the devices", -1, ""});
+  if (found.count == 0) unsupported("%s: %s", function, found.reason.c_str());
   const int index = execution.device_index;
-  if (index < 0 || index >= count || index >= kMaxDevices) {
-    invalid("%s: execution->device_index is %d, there are %d devices", function, index, count);
-  }
-  check_cuda("asking for the current device", cudaGetDevice(&previous_device_));
-  if (previous_device_ != index) check_cuda("changing the device", cudaSetDevice(index));
-  Device& device = device_at(index);
-  if (!device.failure.empty()) {
-    const std::string failure = device.failure;
-    if (previous_device_ != index) cudaSetDevice(previous_device_);
-    unsupported("%s: device %d cannot be used: %s", function, index, failure.c_str());
-  }
+  if (index < 0 || index >= found.count) invalid("%s: execution->device_index is %d, there are %d devices", function, index, found.count);
+  Device& device = device_at(index, function);
   device_ = &device.info;
-  report_ = device.report_device;
-  const unsigned long long word = __atomic_exchange_n(device.report_host, 0ull, __ATOMIC_ACQ_REL);
-  if (word != 0) {
+  const std::string reason = too_old(device.info);
+  if (!reason.empty()) unsupported("%s: device %d (%s) cannot be used: %s", function, index, device.info.name, reason.c_str());
+  check_cuda(cudaGetDevice(&previous_device_), at("asking for the current device"));
+  if (previous_device_ != index) check_cuda(cudaSetDevice(index), at("making it the current device"));
+  try {
+    prepare_reports(device, function);
+    report_ = device.report_device;
+    throw_report(__atomic_exchange_n(device.report_host, 0ull, __ATOMIC_ACQ_REL));
+  } catch (...) {
     if (previous_device_ != index) cudaSetDevice(previous_device_);
-    throw_report(word);
+    throw;
   }
 }
 
 DeviceCall::~DeviceCall() {
-  for (void* memory : allocated_) {
-    if (execution_.release != nullptr) {
-      execution_.release(execution_.allocator_context, memory);
-    } else {
-      cudaFreeAsync(memory, stream_of(execution_));
-    }
-  }
+  release_all();
   if (previous_device_ != device_->index) cudaSetDevice(previous_device_);
 }
 
-void* DeviceCall::allocate(size_t bytes) {
-  allocated_.reserve(allocated_.size() + 1);
+void* DeviceCall::allocate_own(size_t bytes) {
   void* memory = nullptr;
-  if (execution_.allocate != nullptr) {
-    memory = execution_.allocate(execution_.allocator_context, bytes);
-    if (memory == nullptr) throw Error{MOLFUSE_OUT_OF_MEMORY, "out of device memory: scratch of " + std::to_string(bytes) + " bytes"};
-  } else {
-    check_cuda("allocating scratch memory", cudaMallocAsync(&memory, bytes, stream_of(execution_)));
+  const cudaError_t error = cudaMallocAsync(&memory, bytes, stream_of(execution_));
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return nullptr;
   }
-  allocated_.push_back(memory);
+  check_cuda(error, at("allocating scratch memory"));
   return memory;
 }
 
-void DeviceCall::zero(void* at, size_t bytes) {
-  if (bytes > 0) check_cuda("setting memory to zero", cudaMemsetAsync(at, 0, bytes, stream_of(execution_)));
+void DeviceCall::release_own(void* memory) { cudaFreeAsync(memory, stream_of(execution_)); }
+
+void DeviceCall::zero(void* to, size_t bytes) {
+  if (bytes > 0) check_cuda(cudaMemsetAsync(to, 0, bytes, stream_of(execution_)), at("setting memory to zero"));
 }
 
 void DeviceCall::launch_kernel(const char* name, const void* kernel, Grid grid, int threads, size_t shared, void** arguments) {
-  if (shared > device_->shared_per_block) {
-    unsupported("%s: needs %zu bytes of shared memory in a block, the device has %zu", name, shared, device_->shared_per_block);
-  }
+  const WhileCapturing allowed;
   // More than this has to be asked for.
   if (shared > (size_t{48} << 10)) {
-    check_cuda(name, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), at(name));
   }
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z));
-  check_cuda(name, cudaLaunchKernel(kernel, blocks, dim3(static_cast<unsigned>(threads)), arguments, shared, stream_of(execution_)));
+  check_cuda(cudaLaunchKernel(kernel, blocks, dim3(static_cast<unsigned>(threads)), arguments, shared, stream_of(execution_)), at(name));
 }
 
 }  // namespace molfuse

@@ -5,10 +5,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "molfuse/runtime.h"
 #include "runtime/check.h"
+#include "runtime/device_error.h"
 
 #if defined(MOLFUSE_SIMT)
 #include "simt/simt.h"
@@ -21,7 +23,18 @@ struct DeviceInfo {
   int multiprocessors;
   int major, minor;         ///< compute capability
   size_t shared_per_block;  ///< bytes a block may ask for
+  size_t total_memory;
+  char name[64];
 };
+
+/// What there is to say of a device for molfuse_get_device_info, whether it can be used or not.
+struct DeviceDescription {
+  int count = 0;       ///< of devices
+  DeviceInfo info{};   ///< all zero where count is 0
+  std::string reason;  ///< why the device cannot be used; empty if it can
+  int driver_version = 0, runtime_version = 0;
+};
+DeviceDescription describe_device(int index);
 
 struct Grid {
   int64_t x = 1, y = 1, z = 1;
@@ -34,6 +47,9 @@ enum class Fault : uint32_t { none, graph_ptr, row_ptr, edge_index, target };
 constexpr int kReportPositionBits = 36, kReportValueBits = 24;
 constexpr int64_t kReportValueLimit = int64_t{1} << (kReportValueBits - 1);
 
+/// Of scratch memory, the caller's too.
+constexpr size_t kScratchAlignment = 256;
+
 class DeviceCall {
  public:
   /// Makes the execution's device the current one until the call ends. Throws what an earlier call's kernels reported, if anything.
@@ -45,7 +61,8 @@ class DeviceCall {
   const DeviceInfo& device() const { return *device_; }
   bool deterministic() const { return execution_.deterministic != 0; }
 
-  /// Device memory that is released, in the stream's order, when the call ends. Aligned to 256 bytes; contents undefined.
+  /// Device memory that is released, in the stream's order, when the call ends, however it ends. Aligned to kScratchAlignment; contents
+  /// undefined.
   template <class T>
   T* scratch(int64_t count) {
     return static_cast<T*>(allocate(static_cast<size_t>(count < 1 ? 1 : count) * sizeof(T)));
@@ -63,7 +80,7 @@ class DeviceCall {
   template <class... P>
   void launch(const char* name, void (*kernel)(P...), Grid grid, int threads, size_t shared, typename Same<P>::type... arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-    check_grid(name, grid);
+    check_launch(name, grid, shared);
 #if defined(MOLFUSE_SIMT)
     simulate(name, grid, threads, shared, [&] { kernel(arguments...); });
 #else
@@ -74,12 +91,11 @@ class DeviceCall {
 
  private:
   void* allocate(size_t bytes);
-  static void check_grid(const char* name, const Grid& grid) {
-    if (grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535) {
-      unsupported("%s: too large for one launch (%lld x %lld x %lld blocks)", name, static_cast<long long>(grid.x),
-                  static_cast<long long>(grid.y), static_cast<long long>(grid.z));
-    }
-  }
+  void* allocate_own(size_t bytes);  ///< NULL where there is no memory left
+  void release_own(void* memory);
+  void release_all();
+  void check_launch(const char* name, const Grid& grid, size_t shared) const;
+  DeviceErrorContext at(const char* doing) const;
 #if defined(MOLFUSE_SIMT)
   void simulate(const char* name, Grid grid, int threads, size_t shared, const std::function<void()>& body);
 #else
@@ -87,6 +103,7 @@ class DeviceCall {
 #endif
 
   molfuse_execution execution_;
+  const char* function_;
   const DeviceInfo* device_ = nullptr;
   int previous_device_ = -1;
   unsigned long long* report_ = nullptr;

@@ -22,6 +22,8 @@
 namespace molfuse {
 namespace {
 
+constexpr const char* kNoKernels = "this build has no CUDA kernels";
+
 #if defined(__x86_64__)
 // __builtin_cpu_supports does not know f16c in every compiler.
 bool has_f16c() noexcept {
@@ -136,9 +138,37 @@ molfuse_status molfuse_get_capabilities(molfuse_capabilities* out) {
 #else
     filled.cuda_compiled = 0;
     filled.cuda_usable = 0;
-    std::snprintf(filled.cuda_reason, sizeof filled.cuda_reason, "%s", "this build has no CUDA kernels");
+    std::snprintf(filled.cuda_reason, sizeof filled.cuda_reason, "%s", kNoKernels);
 #endif
     std::snprintf(filled.cudnn_reason, sizeof filled.cudnn_reason, "%s", "this build has no cuDNN backend");
+    std::memcpy(out, &filled, size);
+  });
+}
+
+molfuse_status molfuse_get_device_info(int32_t device, molfuse_device_info* out) {
+  return guard([&] {
+    molfuse_device_info filled = read_args(out, "molfuse_get_device_info");
+    const size_t size = filled.struct_size < sizeof filled ? filled.struct_size : sizeof filled;
+#if defined(MOLFUSE_WITH_CUDA)
+    const DeviceDescription found = describe_device(device < 0 ? INT32_MAX : device);
+#else
+    DeviceDescription found;
+    found.reason = kNoKernels;
+#endif
+    if (device < 0 || (found.count > 0 && device >= found.count)) {
+      invalid("molfuse_get_device_info: device is %d, there are %d devices", device, found.count);
+    }
+    filled.device_count = found.count;
+    filled.usable = found.reason.empty();
+    filled.compute_major = found.info.major;
+    filled.compute_minor = found.info.minor;
+    filled.multiprocessors = found.info.multiprocessors;
+    filled.driver_version = found.driver_version;
+    filled.runtime_version = found.runtime_version;
+    filled.shared_memory_per_block = static_cast<int64_t>(found.info.shared_per_block);
+    filled.total_memory = static_cast<int64_t>(found.info.total_memory);
+    std::snprintf(filled.name, sizeof filled.name, "%s", found.info.name);
+    std::snprintf(filled.reason, sizeof filled.reason, "%s", found.reason.c_str());
     std::memcpy(out, &filled, size);
   });
 }

@@ -12,6 +12,8 @@
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
+#include <utility>
+
 namespace molfuse::torch_ops {
 namespace {
 
@@ -49,21 +51,45 @@ void* native_stream(const c10::Stream& stream) {
   return stream_of(&stream);
 }
 
+/// Why libtorch's allocator gave no memory to the call that this thread is in, for check_status.
+struct AllocatorFailure {
+  std::string text;  ///< empty: it did not fail
+  bool out_of_memory = false;
+};
+thread_local AllocatorFailure allocator_failure;
+
 void* allocate_on_device(void* context, size_t bytes) {
+  // An exception must not pass through the C interface; there, NULL is out of memory.
   try {
     return static_cast<c10::Allocator*>(context)->raw_allocate(bytes);
-  } catch (...) {
-    return nullptr;  // an exception must not pass through the C interface; NULL is out of memory there
+  } catch (const c10::OutOfMemoryError& error) {
+    allocator_failure = {error.what_without_backtrace(), true};
+  } catch (const c10::Error& error) {
+    allocator_failure = {error.what_without_backtrace(), false};
+  } catch (const std::exception& error) {
+    allocator_failure = {error.what(), false};
   }
+  return nullptr;
 }
 
-void release_on_device(void* context, void* memory) { static_cast<c10::Allocator*>(context)->raw_deallocate(memory); }
+void release_on_device(void* context, void* memory) {
+  try {
+    static_cast<c10::Allocator*>(context)->raw_deallocate(memory);
+  } catch (const std::exception&) {
+    // Only on a device that is broken, of which the call itself tells.
+  }
+}
 
 }  // namespace
 
 void check_status(molfuse_status status, const char* op) {
   if (status == MOLFUSE_OK) return;
-  const std::string text = molfuse_last_error();
+  std::string text = molfuse_last_error();
+  const AllocatorFailure allocator = std::exchange(allocator_failure, AllocatorFailure());
+  if (status == MOLFUSE_OUT_OF_MEMORY && !allocator.text.empty()) {
+    text += ": " + allocator.text;
+    if (!allocator.out_of_memory) status = MOLFUSE_INTERNAL_ERROR;
+  }
   TORCH_CHECK_VALUE(status != MOLFUSE_INVALID_ARGUMENT, "molfuse: invalid argument: ", op, ": ", text);
   TORCH_CHECK_NOT_IMPLEMENTED(status != MOLFUSE_UNSUPPORTED, "molfuse: unsupported: ", op, ": ", text);
   TORCH_CHECK_WITH(OutOfMemoryError, status != MOLFUSE_OUT_OF_MEMORY, "molfuse: out of memory: ", op, ": ", text);
@@ -94,6 +120,7 @@ molfuse_tensor view(const char* name, const Tensor& tensor, int64_t to_dims) {
 }
 
 Execution::Execution(const Tensor& tensor) {
+  allocator_failure = AllocatorFailure();
   execution_.struct_size = sizeof(execution_);
   const c10::Device device = tensor.device();
   if (device.is_cpu()) {

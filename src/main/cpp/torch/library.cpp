@@ -3,6 +3,7 @@
 #include <torch/headeronly/version.h>
 
 #include <cstdio>
+#include <limits>
 #include <string>
 
 #include "torch/common.h"
@@ -47,6 +48,26 @@ std::string info() {
   json += ",\"cuda_reason\":" + quoted(capabilities.cuda_reason);
   json += std::string(",\"cudnn_usable\":") + boolean(capabilities.cudnn_usable);
   json += ",\"cudnn_reason\":" + quoted(capabilities.cudnn_reason);
+  return json + "}";
+}
+
+std::string device_info(int64_t device) {
+  molfuse_device_info info{};
+  info.struct_size = sizeof(info);
+  MOLFUSE_CHECK(device >= 0 && device <= std::numeric_limits<int32_t>::max(), "device: expected the number of a device, got ", device);
+  torch_ops::check_status(molfuse_get_device_info(static_cast<int32_t>(device), &info), "device_info");
+  const auto number = [](int64_t value) { return std::to_string(value); };
+  std::string json = "{\"device_count\":" + number(info.device_count);
+  json += std::string(",\"usable\":") + (info.usable != 0 ? "true" : "false");
+  json += ",\"reason\":" + quoted(info.reason);
+  json += ",\"name\":" + quoted(info.name);
+  json += ",\"compute_major\":" + number(info.compute_major);
+  json += ",\"compute_minor\":" + number(info.compute_minor);
+  json += ",\"multiprocessors\":" + number(info.multiprocessors);
+  json += ",\"shared_memory_per_block\":" + number(info.shared_memory_per_block);
+  json += ",\"total_memory\":" + number(info.total_memory);
+  json += ",\"driver_version\":" + number(info.driver_version);
+  json += ",\"runtime_version\":" + number(info.runtime_version);
   return json + "}";
 }
 

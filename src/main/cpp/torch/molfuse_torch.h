@@ -7,7 +7,7 @@
 // Errors are c10::Error (or a subclass) whose first line starts with one of
 //   "molfuse: invalid argument: "  wrong shape, element type, device, stride or range: the caller's mistake
 //   "molfuse: unsupported: "       a valid request that no backend serves here
-//   "molfuse: out of memory: "
+//   "molfuse: out of memory: "     a c10::OutOfMemoryError
 //   "molfuse: internal error: "
 //
 // Dtypes: T is f16, bf16, f32 or f64, one for all tensors so marked in an operator; S is f64 if T is f64, else f32.
@@ -32,6 +32,10 @@ std::string version();
 /// One JSON object: version, libtorch, cpu_vector_level, cpu_vector_best, cpu_threads, cuda_compiled, cuda_usable,
 /// cuda_reason, cudnn_usable, cudnn_reason.
 std::string info();
+
+/// One JSON object about a CUDA device, see molfuse_get_device_info: device_count, usable, reason, name, compute_major, compute_minor,
+/// multiprocessors, shared_memory_per_block, total_memory, driver_version, runtime_version. Device 0 may be asked for where there is none.
+std::string device_info(int64_t device);
 
 /// Forces the CPU vector level of the process: "baseline", "avx2", "avx512" or "auto". For tests and measurements.
 void set_cpu_level(const std::string& level);

@@ -7,6 +7,8 @@
 #include <map>
 #include <memory>
 
+#include "simt/failures.h"
+
 namespace molfuse {
 namespace {
 
@@ -18,6 +20,14 @@ std::map<void*, std::unique_ptr<simt::Memory>>& scratch_memory() {
   return memory;
 }
 
+/// Counts down to a failure; true when it is due.
+bool due(int& left) { return left >= 0 && left-- == 0; }
+
+DeviceInfo device_info() {
+  const simt::Settings& settings = simt::settings();
+  return {0, settings.multiprocessors, 9, 0, settings.max_shared, size_t{1} << 30, "simulated"};
+}
+
 }  // namespace
 
 bool device_usable(const char** reason) {
@@ -25,10 +35,17 @@ bool device_usable(const char** reason) {
   return true;
 }
 
-DeviceCall::DeviceCall(const molfuse_execution& execution, const char* function) : execution_(execution) {
+DeviceDescription describe_device(int index) {
+  DeviceDescription result;
+  result.count = 1;
+  if (index == 0) result.info = device_info();
+  return result;
+}
+
+DeviceCall::DeviceCall(const molfuse_execution& execution, const char* function) : execution_(execution), function_(function) {
   static DeviceInfo info;
   if (execution.device_index != 0) invalid("%s: execution->device_index is %d, there are 1 devices", function, execution.device_index);
-  info = {0, simt::settings().multiprocessors, 9, 0, simt::settings().max_shared};
+  info = device_info();
   device_ = &info;
   report_ = &report_word;
   const unsigned long long word = report_word;
@@ -36,26 +53,27 @@ DeviceCall::DeviceCall(const molfuse_execution& execution, const char* function)
   throw_report(word);
 }
 
-DeviceCall::~DeviceCall() {
-  for (void* memory : allocated_) {
-    scratch_memory().erase(memory);
-    std::free(memory);
-  }
-}
+DeviceCall::~DeviceCall() { release_all(); }
 
-void* DeviceCall::allocate(size_t bytes) {
+void* DeviceCall::allocate_own(size_t bytes) {
+  if (due(simt::failures().allocation)) return nullptr;
   void* memory = nullptr;
   // Exactly as long as asked for, so that AddressSanitizer sees accesses beyond it, and poisoned.
-  if (posix_memalign(&memory, 256, bytes) != 0) throw std::bad_alloc();
+  if (posix_memalign(&memory, kScratchAlignment, bytes) != 0) throw std::bad_alloc();
   std::memset(memory, 0xFF, bytes);
   scratch_memory()[memory] = std::make_unique<simt::Memory>(memory, bytes);
-  allocated_.push_back(memory);
   return memory;
 }
 
-void DeviceCall::zero(void* at, size_t bytes) { std::memset(at, 0, bytes); }
+void DeviceCall::release_own(void* memory) {
+  scratch_memory().erase(memory);
+  std::free(memory);
+}
+
+void DeviceCall::zero(void* to, size_t bytes) { std::memset(to, 0, bytes); }
 
 void DeviceCall::simulate(const char* name, Grid grid, int threads, size_t shared, const std::function<void()>& body) {
+  if (due(simt::failures().launch)) throw device_error(simt::failures().error, "simulated", "a failure that was asked for", at(name));
   try {
     simt::run(name, {static_cast<int>(grid.x), static_cast<int>(grid.y), static_cast<int>(grid.z)}, threads, shared, body);
   } catch (const simt::Error& error) {
@@ -64,3 +82,10 @@ void DeviceCall::simulate(const char* name, Grid grid, int threads, size_t share
 }
 
 }  // namespace molfuse
+
+simt::Failures& simt::failures() {
+  static Failures failures;
+  return failures;
+}
+
+int simt::scratch_blocks() { return static_cast<int>(molfuse::scratch_memory().size()); }

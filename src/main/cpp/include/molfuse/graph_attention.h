@@ -27,7 +27,7 @@ extern "C" {
  * A graph over V nodes and E directed edges as compressed sparse rows by target, and its transpose. int32 or int64, one type
  * for all five. In by-target order edge e runs from source[e] to the row holding e. In by-source order position p runs to
  * target[p] and is edge edge_id[p] of the by-target order. Every function checks the ranges of all it reads, and backward also that the
- * transpose is of this graph. At most 2^31 - 2 nodes and edges.
+ * transpose is of this graph. At most 2^31 - 2 nodes and edges. On a device the entries of each array lie side by side.
  */
 typedef struct molfuse_graph {
   molfuse_tensor row_ptr;    /**< [V+1], ascending from 0 to E */

@@ -8,14 +8,21 @@
  *  - Functions return a molfuse_status. On failure the text of the error is kept per thread: molfuse_last_error().
  *  - No C++ exception leaves the library and it never aborts on bad arguments: shapes, element types and ranges are
  *    checked before any output is written.
- *  - Argument structs (*_args, molfuse_execution, molfuse_capabilities) start with struct_size, which the caller sets to sizeof the
- *    struct he was compiled with; fields added by later versions are then taken as zero. Zero must therefore always mean "absent"
- *    or "default". The small structs inside them (molfuse_tensor, molfuse_philox, molfuse_graph) never change.
+ *  - Argument structs (*_args, molfuse_execution, molfuse_capabilities, molfuse_device_info) start with struct_size, which the
+ *    caller sets to sizeof the struct he was compiled with; fields added by later versions are then taken as zero. Zero must
+ *    therefore always mean "absent" or "default". The small structs inside them (molfuse_tensor, molfuse_philox, molfuse_graph)
+ *    never change.
  *  - A molfuse_tensor whose data is NULL is absent. Sizes and strides count elements; strides may be any value for
- *    inputs (0 for broadcasting) and must not make two elements of an output overlap. Outputs may not overlap inputs
- *    unless a function says so.
+ *    inputs (0 for broadcasting, negative) and must not make two elements of an output overlap. data is aligned to its elements.
+ *    Outputs may not overlap inputs unless a function says so.
  *  - Accumulation is in f32 for f16, bf16 and f32, and in f64 for f64.
- *  - CPU calls are synchronous. Device calls are enqueued on execution->stream and do not synchronise.
+ *  - CPU calls are synchronous. Device calls are enqueued on execution->stream and do not synchronise. They may be captured into a
+ *    CUDA graph. What is an argument on the host (sizes, pointers, factors, the seeds of molfuse_philox) is then part of the graph:
+ *    a replay draws the same random numbers again.
+ *  - The memory of a device call's tensors must be accessible from that device; nothing checks that. Values in device memory are
+ *    not seen before the launch: where they are wrong, results are NaN or zero and the library's next call on the device says so.
+ *  - A failed call leaves its inputs as they were and its outputs undefined, frees its scratch memory, and may be tried again, but
+ *    for a fault of the device itself (MOLFUSE_INTERNAL_ERROR, whose text then says that the process must be started anew).
  *  - All functions are thread safe. Parallel work runs on the OpenMP pool of the calling thread.
  */
 #ifndef MOLFUSE_RUNTIME_H
@@ -72,7 +79,8 @@ typedef struct molfuse_execution {
   void* stream;         /**< CUstream for MOLFUSE_CUDA; ignored on the CPU */
   int32_t deterministic; /**< non-zero: two runs on the same inputs and thread count agree bit for bit. (The CPU always does.) */
   int32_t num_threads;  /**< CPU: at most so many threads; 0 = the OpenMP default, or fewer for little work */
-  /** Device scratch memory, ordered on stream; NULL: the library's own. Unused on the CPU. */
+  /** Device scratch memory, ordered on stream and aligned to 256 bytes; allocate returns NULL where there is none left. Both NULL: the
+      library's own. Unused on the CPU. */
   void* (*allocate)(void* context, size_t bytes);
   void (*release)(void* context, void* memory);
   void* allocator_context;
@@ -114,6 +122,29 @@ typedef struct molfuse_capabilities {
 } molfuse_capabilities;
 
 MOLFUSE_API molfuse_status molfuse_get_capabilities(molfuse_capabilities* out);
+
+/** A CUDA device, as far as it can be asked without using it. */
+typedef struct molfuse_device_info {
+  size_t struct_size;              /**< set by the caller */
+  int32_t device_count;            /**< CUDA devices there are */
+  int32_t usable;                  /**< 1 if calls can run on this one */
+  int32_t compute_major;           /**< compute capability; 0, as all that follows to total_memory, where there is no such device */
+  int32_t compute_minor;
+  int32_t multiprocessors;
+  int32_t driver_version;          /**< CUDA version that the driver supports, 13000 for 13.0; 0: there is no driver */
+  int32_t runtime_version;         /**< CUDA version of this build; 0: it has no CUDA kernels */
+  int64_t shared_memory_per_block; /**< bytes that a block may ask for */
+  int64_t total_memory;            /**< bytes */
+  char name[64];
+  char reason[256];                /**< why usable is 0 */
+} molfuse_device_info;
+
+/**
+ * Describes device number `device`, counted as the CUDA runtime does (CUDA_VISIBLE_DEVICES). Succeeds without a driver, a device or CUDA
+ * kernels in the build too: out then says why there are none.
+ * @return MOLFUSE_INVALID_ARGUMENT for a negative number, or one not below device_count where there are devices.
+ */
+MOLFUSE_API molfuse_status molfuse_get_device_info(int32_t device, molfuse_device_info* out);
 
 /**
  * Forces the CPU vector level for all later calls of the process: "baseline", "avx2", "avx512", or "auto". Meant for tests

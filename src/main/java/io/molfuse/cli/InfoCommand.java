@@ -2,6 +2,7 @@
 package io.molfuse.cli;
 
 import io.molfuse.ops.Capabilities;
+import io.molfuse.ops.CudaDevice;
 import io.molfuse.ops.Molfuse;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -16,6 +17,14 @@ import picocli.CommandLine.Option;
 /** What the libraries are and can do here. */
 @Command(name = "info", description = "Shows versions, the machine, and which backends can be used.")
 final class InfoCommand implements Callable<Integer> {
+  /** What is said of a version that there is none of. */
+  private static final Map<String, String> MISSING =
+      Map.of(
+          "cuda", "not in this build of libtorch",
+          "cudnn", "not in this build of libtorch",
+          "cuda_driver", "none",
+          "cuda_runtime", "not in this build of molfuse");
+
   private final Console console;
 
   @Mixin private CommonOptions common;
@@ -40,6 +49,9 @@ final class InfoCommand implements Callable<Integer> {
     info.put("cpu_vector_level", found.cpuVectorLevel());
     info.put("cpu_vector_best", found.cpuVectorBest());
     info.put("cpu_threads", found.cpuThreads());
+    CudaDevice first = Molfuse.cudaDevice(0);
+    info.put("cuda_driver", CudaDevice.version(first.driverVersion()));
+    info.put("cuda_runtime", CudaDevice.version(first.runtimeVersion()));
     info.put("gpus", gpus());
     Map<String, Object> backends = new LinkedHashMap<>();
     backends.put("cpu", backend(true, ""));
@@ -58,10 +70,10 @@ final class InfoCommand implements Callable<Integer> {
     info.forEach(
         (name, value) -> {
           if (value == null) {
-            line(name, "not in this build of libtorch");
+            line(name.replace('_', ' '), MISSING.get(name));
           } else if (name.equals("gpus")) {
             List<?> gpus = (List<?>) value;
-            line(name, gpus.isEmpty() ? "none" : String.join(", ", gpus.stream().map(String::valueOf).toList()));
+            line(name, gpus.isEmpty() ? "none" : String.join(", ", gpus.stream().map(InfoCommand::gpu).toList()));
           } else if (!name.equals("backends")) {
             line(name.replace('_', ' '), value.toString());
           }
@@ -71,6 +83,14 @@ final class InfoCommand implements Callable<Integer> {
           Map<?, ?> values = (Map<?, ?>) backend;
           line("backend " + name, (Boolean) values.get("usable") ? "usable" : "not usable: " + values.get("reason"));
         });
+  }
+
+  private static String gpu(Object described) {
+    Map<?, ?> gpu = (Map<?, ?>) described;
+    return "%s %s (%.1f GiB, compute capability %s, %s multiprocessors)"
+        .formatted(
+            gpu.get("index"), gpu.get("name"), (Long) gpu.get("memory_bytes") / (double) (1L << 30), gpu.get("compute_capability"),
+            gpu.get("multiprocessors"));
   }
 
   private void line(String name, String value) {
@@ -86,9 +106,17 @@ final class InfoCommand implements Callable<Integer> {
 
   private static List<Map<String, Object>> gpus() {
     List<Map<String, Object>> gpus = new ArrayList<>();
-    int count = torch.cuda_is_available() ? torch.cuda_device_count() : 0;
-    for (int i = 0; i < count; i++) {
-      gpus.add(Map.of("index", i));
+    for (CudaDevice device : Molfuse.cudaDevices()) {
+      Map<String, Object> gpu = new LinkedHashMap<>();
+      gpu.put("index", device.index());
+      gpu.put("name", device.name());
+      gpu.put("memory_bytes", device.totalMemory());
+      gpu.put("compute_capability", device.computeCapability());
+      gpu.put("multiprocessors", device.multiprocessors());
+      gpu.put("shared_memory_per_block_bytes", device.sharedMemoryPerBlock());
+      gpu.put("usable", device.usable());
+      gpu.put("reason", device.usable() ? null : device.reason());
+      gpus.add(gpu);
     }
     return gpus;
   }

@@ -5,7 +5,7 @@ import java.util.HashMap;
 import java.util.Map;
 
 /**
- * Reads the one flat JSON object the native library describes itself with, so that the operators need no JSON library.
+ * Reads the flat JSON objects the native library describes itself and devices with, so that the operators need no JSON library.
  * Values are strings, numbers, true, false or null.
  */
 final class CapabilitiesJson {
@@ -23,12 +23,33 @@ final class CapabilitiesJson {
         string(fields, "libtorch"),
         string(fields, "cpu_vector_level"),
         string(fields, "cpu_vector_best"),
-        fields.get("cpu_threads") instanceof Double threads ? threads.intValue() : 0,
+        (int) number(fields, "cpu_threads"),
         Boolean.TRUE.equals(fields.get("cuda_compiled")),
         Boolean.TRUE.equals(fields.get("cuda_usable")),
         string(fields, "cuda_reason"),
         Boolean.TRUE.equals(fields.get("cudnn_usable")),
         string(fields, "cudnn_reason"));
+  }
+
+  static CudaDevice device(int index, String json) {
+    Map<String, Object> fields = new CapabilitiesJson(json).object();
+    return new CudaDevice(
+        index,
+        (int) number(fields, "device_count"),
+        Boolean.TRUE.equals(fields.get("usable")),
+        string(fields, "reason"),
+        string(fields, "name"),
+        (int) number(fields, "compute_major"),
+        (int) number(fields, "compute_minor"),
+        (int) number(fields, "multiprocessors"),
+        number(fields, "shared_memory_per_block"),
+        number(fields, "total_memory"),
+        (int) number(fields, "driver_version"),
+        (int) number(fields, "runtime_version"));
+  }
+
+  private static long number(Map<String, Object> fields, String name) {
+    return fields.get(name) instanceof Double value ? value.longValue() : 0;
   }
 
   private static String string(Map<String, Object> fields, String name) {

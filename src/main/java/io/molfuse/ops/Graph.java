@@ -5,6 +5,7 @@ import static io.molfuse.ops.Checks.index;
 import static io.molfuse.ops.Checks.sameType;
 
 import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.Tensor;
 
 /**
@@ -83,6 +84,23 @@ public final class Graph implements AutoCloseable {
         Tensor sources = Native.intTensor(source)) {
       return of(rows, sources);
     }
+  }
+
+  /**
+   * The graph on a device. Graphs are built on the CPU: one that operators on a GPU shall use is moved there once.
+   *
+   * @param device where to
+   * @return a graph of its own references, to be closed apart from this one; where the tensors are there already, it shares their storage
+   */
+  public Graph to(Device device) {
+    Checks.notNull("device", device);
+    return new Graph(
+        Native.to(rowPtr, device),
+        Native.to(source, device),
+        Native.to(rowPtrT, device),
+        Native.to(target, device),
+        Native.to(edgeId, device),
+        permutation == null ? null : Native.to(permutation, device));
   }
 
   /** @return V */

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.ops;
 
+import java.util.ArrayList;
+import java.util.List;
+
 /** The native library as a whole. Operators load it on first use; nothing here needs to be called before them. */
 public final class Molfuse {
   private Molfuse() {}
@@ -22,6 +25,27 @@ public final class Molfuse {
   /** @return what the libraries can do on this machine */
   public static Capabilities capabilities() {
     return CapabilitiesJson.parse(Native.info());
+  }
+
+  /**
+   * Describes a CUDA device without using it. Device 0 may be asked for on every machine: where there is none, the answer says why.
+   *
+   * @param index number of the device, from 0
+   * @return what is known of it
+   * @throws IllegalArgumentException for a negative number, or one not below the number of devices where there are any
+   */
+  public static CudaDevice cudaDevice(int index) {
+    return CapabilitiesJson.device(index, Native.deviceInfo(index));
+  }
+
+  /** @return the CUDA devices of this machine, in order; empty where there are none, or the build holds no CUDA kernels */
+  public static List<CudaDevice> cudaDevices() {
+    CudaDevice first = cudaDevice(0);
+    List<CudaDevice> devices = new ArrayList<>();
+    for (int i = 0; i < first.count(); i++) {
+      devices.add(i == 0 ? first : cudaDevice(i));
+    }
+    return List.copyOf(devices);
   }
 
   /**

@@ -5,6 +5,7 @@ import io.molfuse.presets.MolfuseNative;
 import java.util.List;
 import java.util.function.Supplier;
 import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.DoubleOptional;
 import org.bytedeco.pytorch.LongOptional;
 import org.bytedeco.pytorch.Tensor;
@@ -34,6 +35,10 @@ final class Native {
 
   static String info() {
     return string(MolfuseNative::info);
+  }
+
+  static String deviceInfo(int device) {
+    return string(() -> MolfuseNative.device_info(device));
   }
 
   static void setCpuLevel(String level) {
@@ -264,6 +269,10 @@ final class Native {
             return torch.zeros(new long[] {1}, options);
           }
         });
+  }
+
+  static Tensor to(Tensor tensor, Device device) {
+    return call(() -> tensor.to(device, Checks.type(tensor)));
   }
 
   static void close(Tensor... tensors) {

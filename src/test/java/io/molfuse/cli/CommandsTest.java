@@ -147,7 +147,14 @@ class CommandsTest {
     assertThat(info.has("cudnn")).isTrue();
     assertThat(info.path("cpu_vector_level").asText()).isIn("baseline", "avx2", "avx512");
     assertThat(info.path("cpu_threads").asInt()).isPositive();
+    assertThat(info.has("cuda_driver")).isTrue();
+    assertThat(info.has("cuda_runtime")).isTrue();
     assertThat(info.path("gpus").isArray()).isTrue();
+    for (JsonNode gpu : info.path("gpus")) {
+      assertThat(gpu.path("name").asText()).isNotEmpty();
+      assertThat(gpu.path("memory_bytes").asLong()).isPositive();
+      assertThat(gpu.path("compute_capability").asText()).matches("\\d+\\.\\d+");
+    }
     JsonNode backends = info.path("backends");
     assertThat(backends.path("cpu").path("usable").asBoolean()).isTrue();
     for (String name : new String[] {"cuda", "cudnn"}) {
@@ -162,6 +169,9 @@ class CommandsTest {
     Program program = Program.run("info");
     assertThat(program.code()).isZero();
     assertThat(program.out()).contains("molfuse", "libtorch", "cpu threads", "backend cuda");
+    assertThat(program.out()).containsPattern("cuda driver +(none|\\d+\\.\\d+)");
+    assertThat(program.out()).containsPattern("cuda runtime +(not in this build of molfuse|\\d+\\.\\d+)");
+    assertThat(program.out()).doesNotContain("null");
   }
 
   @ParameterizedTest

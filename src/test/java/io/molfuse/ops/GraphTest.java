@@ -9,6 +9,7 @@ import net.jqwik.api.ForAll;
 import net.jqwik.api.Property;
 import net.jqwik.api.constraints.IntRange;
 import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch.ScalarType;
 import org.junit.jupiter.api.Test;
@@ -48,6 +49,23 @@ class GraphTest extends InScope {
     Graphs edges = Graphs.random(new Random(1), 17, 40);
     checkTranspose(edges.build(), edges);
     checkTranspose(edges.buildLong(), edges);
+  }
+
+  @Test
+  void aMovedGraphIsTheSameAndItsOwn() {
+    Graphs edges = Graphs.random(new Random(2), 17, 40);
+    Graph moved;
+    try (Graph graph = edges.buildLong()) {
+      moved = graph.to(new Device("cpu"));
+    }
+    checkTranspose(moved, edges);
+    assertThat(moved.permutation().numel()).isEqualTo(40);
+    try (Graph graph = edges.build(); Graph elsewhere = graph.to(new Device("meta"))) {
+      assertThat(elsewhere.edgeId().is_meta()).isTrue();
+      assertThat(elsewhere.numEdges()).isEqualTo(40);
+      assertThat(elsewhere.permutation()).isNull();
+    }
+    refused("device", "null", () -> moved.to(null));
   }
 
   @Test

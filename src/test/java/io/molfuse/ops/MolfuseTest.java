@@ -5,6 +5,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.util.List;
+import java.util.Random;
+import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch.ScalarType;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -28,6 +30,49 @@ class MolfuseTest extends InScope {
     assertThat(capabilities.cpuThreads()).isPositive();
     assertThat(capabilities.cudaUsable() || !capabilities.cudaReason().isEmpty()).isTrue();
     assertThat(capabilities.cudnnUsable() || !capabilities.cudnnReason().isEmpty()).isTrue();
+  }
+
+  @Test
+  void memoryThatRunsOutIsSaidAndTheNextCallWorks() {
+    Tensor small = Tensors.normal(new Random(1), ScalarType.Float, 1, 1);
+    Tensor huge = small.expand(1L << 20, 1L << 24);
+    assertThatThrownBy(() -> Reparameterize.apply(huge, huge, 1))
+        .isInstanceOf(MolfuseException.class)
+        .hasMessageContaining("memory")
+        .hasMessageNotContaining("Exception raised from");
+    assertThat(Tensors.allFinite(Reparameterize.apply(small, small, 1))).isTrue();
+  }
+
+  @Test
+  void devicesAreDescribedWhereThereAreNone() {
+    Capabilities capabilities = Molfuse.capabilities();
+    CudaDevice device = Molfuse.cudaDevice(0);
+    assertThat(device.runtimeVersion() > 0).isEqualTo(capabilities.cudaCompiled());
+    assertThat(device.usable() || !device.reason().isEmpty()).isTrue();
+    assertThat(Molfuse.cudaDevices()).hasSize(device.count());
+    if (device.count() == 0) {
+      assertThat(device.usable()).isFalse();
+      assertThat(device.reason()).isEqualTo(capabilities.cudaReason());
+      assertThat(device.name()).isEmpty();
+    } else {
+      assertThat(device.name()).isNotEmpty();
+      assertThat(device.totalMemory()).isPositive();
+      AttentionArgumentsTest.refused("device", "" + device.count(), () -> Molfuse.cudaDevice(device.count()));
+    }
+    AttentionArgumentsTest.refused("device", "-1", () -> Molfuse.cudaDevice(-1));
+  }
+
+  @Test
+  void devicesAreReadFromJson() {
+    CudaDevice read = CapabilitiesJson.device(
+        1, "{\"device_count\":2,\"usable\":true,\"reason\":\"\",\"name\":\"A GPU\",\"compute_major\":9,\"compute_minor\":0,"
+            + "\"multiprocessors\":132,\"shared_memory_per_block\":232448,\"total_memory\":150754820096,\"driver_version\":13000,"
+            + "\"runtime_version\":13010}");
+    assertThat(read).isEqualTo(
+        new CudaDevice(1, 2, true, "", "A GPU", 9, 0, 132, 232448, 150754820096L, 13000, 13010));
+    assertThat(read.computeCapability()).isEqualTo("9.0");
+    assertThat(CudaDevice.version(read.runtimeVersion())).isEqualTo("13.1");
+    assertThat(CudaDevice.version(0)).isNull();
   }
 
   @Test

@@ -4,6 +4,7 @@ package io.molfuse.ops;
 import java.util.List;
 import java.util.Random;
 import java.util.stream.Stream;
+import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptions;
 import org.bytedeco.pytorch.global.torch;
@@ -55,7 +56,8 @@ enum Operators implements Acceptance.Formula {
 
     @Override
     public Tensor[] apply(Tensor[] in) {
-      try (Graph graph = Graphs.random(new Random(1), 30, 90).build()) {
+      try (Graph built = Graphs.random(new Random(1), 30, 90).build();
+          Graph graph = built.to(in[0].is_cuda() ? in[0].device() : new Device("cpu"))) {
         return new Tensor[] {GraphAttention.apply(in[0], in[1], in[2], graph, 0.2, 6)};
       }
     }
@@ -90,7 +92,7 @@ enum Operators implements Acceptance.Formula {
 
     @Override
     public Tensor[] apply(Tensor[] in) {
-      Tensor targets = new VaeLossCase(4, 9, 23, 6).targets();
+      Tensor targets = Tensors.beside(in[0], new VaeLossCase(4, 9, 23, 6).targets());
       return VaeLossCase.outputs(
           VaeLoss.linear(in[0], in[1], in[2], targets, in[3], in[4], VaeLoss.options()), VaeLoss.Reduction.MEAN);
     }
@@ -103,7 +105,7 @@ enum Operators implements Acceptance.Formula {
 
     @Override
     public Tensor[] apply(Tensor[] in) {
-      return new Tensor[] {LatentConcat.apply(List.of(in), Tensors.longs(0, 5, 5, 25))};
+      return new Tensor[] {LatentConcat.apply(List.of(in), Tensors.beside(in[0], Tensors.longs(0, 5, 5, 25)))};
     }
   },
   LATENT_CONCAT_INTO {
@@ -114,9 +116,10 @@ enum Operators implements Acceptance.Formula {
 
     @Override
     public Tensor[] apply(Tensor[] in) {
-      Tensor out = torch.empty(new long[] {3, 19}, new TensorOptions(Checks.type(in[0])), null);
-      out = LatentConcat.into(out, 0, in[0], Tensors.longs(0, 5, 5, 25));
-      return new Tensor[] {LatentConcat.into(out, 12, in[1], Tensors.longs(0, 5, 5, 25))};
+      Tensor out = Tensors.beside(in[0], torch.empty(new long[] {3, 19}, new TensorOptions(Checks.type(in[0])), null));
+      Tensor graphPtr = Tensors.beside(in[0], Tensors.longs(0, 5, 5, 25));
+      out = LatentConcat.into(out, 0, in[0], graphPtr);
+      return new Tensor[] {LatentConcat.into(out, 12, in[1], graphPtr)};
     }
   },
   LATENT_CONCAT_POOLED {
@@ -168,6 +171,11 @@ enum Operators implements Acceptance.Formula {
       return new Tensor[] {Reparameterize.apply(in[0], in[1], 4)};
     }
   };
+
+  /** Whether there are CUDA kernels for it. */
+  boolean onDevices() {
+    return !name().startsWith("ATTENTION") && this != LINEAR_VAE_LOSS;
+  }
 
   abstract Tensor[] inputs(ScalarType type);
 

@@ -37,6 +37,11 @@ final class Tensors {
     return Native.intTensor(values);
   }
 
+  /** The tensor on the device of another, if that is a GPU. */
+  static Tensor beside(Tensor other, Tensor tensor) {
+    return other.is_cuda() ? tensor.to(other.device(), Checks.type(tensor)) : tensor;
+  }
+
   static Tensor bools(boolean[] values, long... shape) {
     double[] numbers = new double[values.length];
     for (int i = 0; i < values.length; i++) {
@@ -88,7 +93,7 @@ final class Tensors {
   static double[] values(Tensor tensor) {
     double[] values = new double[Math.toIntExact(tensor.numel())];
     if (values.length > 0) {
-      tensor.detach().to(ScalarType.Double).contiguous().data_ptr_double().get(values);
+      tensor.detach().cpu().to(ScalarType.Double).contiguous().data_ptr_double().get(values);
     }
     return values;
   }

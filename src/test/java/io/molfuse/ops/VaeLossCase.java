@@ -70,7 +70,7 @@ final class VaeLossCase {
 
   VaeLoss.Result result(Tensor[] in) {
     return VaeLoss.apply(
-        in[0], targets(), in[1], in[2],
+        in[0], Tensors.beside(in[0], targets()), in[1], in[2],
         VaeLoss.options().beta(0.3).padIndex(padIndex).reduction(reduction).classSecond(classSecond).inPlaceBackward(inPlace));
   }
 

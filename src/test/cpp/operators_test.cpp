@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// What holds for every operator, whatever it computes: views that only few callers make.
+#include "operators.h"
+
+using namespace molfuse_test;
+
+namespace {
+
+/// The same values in other memory: there, dimension `backwards` (-1: none) runs from the end to the beginning, and all of it begins one
+/// element after an address that a vector could be read from.
+struct Moved {
+  TestTensor memory;
+  molfuse_tensor view;
+
+  Moved(TestTensor& tensor, int backwards) : memory(tensor.dtype(), {tensor.count() + 1}), view(tensor.view()) {
+    const auto& sizes = tensor.sizes();
+    const int64_t element = static_cast<int64_t>(molfuse_dtype_size(tensor.dtype()));
+    int64_t first = 1, step = 1;
+    for (size_t d = sizes.size(); d-- > 0;) {
+      const bool turned = static_cast<int>(d) == backwards;
+      view.stride[d] = turned ? -step : step;
+      if (turned) first += (sizes[d] - 1) * step;
+      step *= sizes[d];
+    }
+    view.data = static_cast<char*>(memory.view().data) + first * element;
+    for (int64_t n = 0; n < tensor.count(); ++n) memory.set(place(n, sizes, first), tensor[n]);
+    positions.resize(static_cast<size_t>(tensor.count()));
+    for (int64_t n = 0; n < tensor.count(); ++n) positions[static_cast<size_t>(n)] = place(n, sizes, first);
+  }
+  std::vector<double> values() const {
+    std::vector<double> list;
+    for (const int64_t at : positions) list.push_back(memory[at]);
+    return list;
+  }
+
+ private:
+  std::vector<int64_t> positions;
+  int64_t place(int64_t n, const std::vector<int64_t>& sizes, int64_t first) const {
+    int64_t at = first;
+    for (size_t d = sizes.size(); d-- > 0;) {
+      at += n % sizes[d] * view.stride[d];
+      n /= sizes[d];
+    }
+    return at;
+  }
+};
+
+/// Features whose columns are apart are refused.
+bool refused_columns(const Operator& op, const molfuse_tensor& view) {
+  return op.function.find("encoder_epilogue") != std::string::npos && view.ndim == 2 && view.stride[1] == -1;
+}
+
+// Vectors and single elements round differently; nothing here is larger than 10.
+constexpr double kRounding = 1e-5;
+
+TEST(EveryOperator, TakesInputsThatRunBackwardsOrBeginAnywhere) {
+  for (Operator& op : every_operator()) {
+    ASSERT_EQ(op.call(here()), MOLFUSE_OK) << op.function << ": " << molfuse_last_error();
+    const std::vector<double> expected = op.results();
+    for (size_t which = 0; which < op.inputs.size(); ++which) {
+      for (int backwards = -1; backwards < static_cast<int>(op.inputs[which].sizes().size()); ++backwards) {
+        SCOPED_TRACE(op.function + " input " + std::to_string(which) + " dimension " + std::to_string(backwards));
+        Moved moved(op.inputs[which], backwards);
+        Views in = op.input_views();
+        in[which] = moved.view;
+        for (TestTensor& output : op.outputs) output.fill([](int64_t) { return 77.0; });
+        if (kOnDevice && backwards == 0 && op.function.find("graph_attention") != std::string::npos && in[which].dtype == MOLFUSE_I64) {
+          expect_invalid(op.run(in, op.output_views(), here()), {"expected contiguous entries on a device, got stride -1"});
+          continue;
+        }
+        if (refused_columns(op, in[which])) {
+          expect_status(op.run(in, op.output_views(), here()), MOLFUSE_UNSUPPORTED, {"side by side", "stride -1"});
+          continue;
+        }
+        ASSERT_EQ(op.run(in, op.output_views(), here()), MOLFUSE_OK) << molfuse_last_error();
+        EXPECT_LE(max_difference(op.results(), expected), kRounding);
+      }
+    }
+  }
+}
+
+TEST(EveryOperator, WritesOutputsThatRunBackwardsOrBeginAnywhere) {
+  for (Operator& op : every_operator()) {
+    ASSERT_EQ(op.call(here()), MOLFUSE_OK) << op.function << ": " << molfuse_last_error();
+    for (size_t which = 0; which < op.outputs.size(); ++which) {
+      const std::vector<double> expected = op.outputs[which].values();
+      for (int backwards = -1; backwards < static_cast<int>(op.outputs[which].sizes().size()); ++backwards) {
+        SCOPED_TRACE(op.function + " output " + std::to_string(which) + " dimension " + std::to_string(backwards));
+        TestTensor untouched = op.outputs[which];
+        untouched.fill([](int64_t) { return 77.0; });
+        Moved moved(untouched, backwards);
+        Views out = op.output_views();
+        out[which] = moved.view;
+        if (refused_columns(op, out[which])) {
+          expect_status(op.run(op.input_views(), out, here()), MOLFUSE_UNSUPPORTED, {"side by side", "stride -1"});
+          continue;
+        }
+        ASSERT_EQ(op.run(op.input_views(), out, here()), MOLFUSE_OK) << molfuse_last_error();
+        EXPECT_LE(max_difference(moved.values(), expected), kRounding);
+        EXPECT_TRUE(std::isnan(moved.memory[0]));  // what lies before the first element
+      }
+    }
+  }
+}
+
+TEST(EveryOperator, RefusesMemoryThatIsNotAlignedToItsElements) {
+  for (Operator& op : every_operator()) {
+    for (size_t which = 0; which < op.inputs.size() + op.outputs.size(); ++which) {
+      SCOPED_TRACE(op.function + " tensor " + std::to_string(which));
+      Views in = op.input_views(), out = op.output_views();
+      molfuse_tensor& spoilt = which < in.size() ? in[which] : out[which - in.size()];
+      spoilt.data = static_cast<char*>(spoilt.data) + 2;
+      expect_invalid(op.run(in, out, here()), {"aligned to its elements"});
+    }
+  }
+}
+
+TEST(EveryOperator, RefusesHalfAnAllocator) {
+  for (Operator& op : every_operator()) {
+    molfuse_execution execution = *here();
+    execution.allocate = [](void*, size_t) -> void* { return nullptr; };
+    expect_invalid(op.call(&execution), {op.function.c_str(), "execution->release is NULL"});
+  }
+}
+
+}  // namespace
