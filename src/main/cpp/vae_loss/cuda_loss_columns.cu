@@ -2,14 +2,15 @@
 // Logits whose classes are not side by side. Where the tokens are ([B,K,T]), a block takes a tile of up to 256 tokens of a sample with all
 // their classes into shared memory, by asynchronous copies of 16 bytes whatever the alignment of T: one read. The tile of a whole sample
 // without gaps is one span, of which the gradient goes back 16 bytes at a time; of a part of the tokens, every class gives a span, of 32
-// bytes at least, and the gradient is written by warps of neighbouring tokens. What a span's first and last chunk hold of other tiles is
-// read too, but those tiles are worked on at the same time, so that it comes from the second-level cache. Two blocks on a multiprocessor
-// at least wherever that leaves 32 tokens a tile, small tiles in two stages: 40 to 200 KB in flight.
+// bytes at least, and the gradient is written by threads of neighbouring tokens. What a span's first and last chunk hold of other tiles is
+// read too, but those tiles are worked on at the same time, so that it comes from the second-level cache. There are two blocks on a
+// multiprocessor, where tiles of 32 bytes a class allow that, so that one copies while the other computes, and small tiles have two stages:
+// 40 to 110 KB in flight.
 //
 // A thread has one token, and one of the slices into which the classes are cut; the running sum is rescaled once in four classes, and only
 // if there is a new largest logit. The gradient takes the exponential again: what it would be kept in is wider than the logits.
 //
-// Anything else - other strides, or so many classes that not even 16 tokens of them fit - is read from global memory, for the gradient
+// Anything else - other strides, or so many classes that not even tiles of 32 bytes fit - is read from global memory, for the gradient
 // twice: warps have 32 tokens and a part of the classes each, and leave their sums for a small kernel.
 #include <algorithm>
 
@@ -21,6 +22,7 @@ struct ColumnsPlan {
   int64_t tiles;
   int32_t tiles_per_sample, tile_tokens;
   int32_t token_threads;  // of a block, a power of two; the others take other slices of classes
+  int32_t threads;
   int32_t pitch;          // elements from class to class in shared memory
   int32_t stages, stage_bytes;
 };
@@ -42,6 +44,7 @@ using namespace loss;
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
+constexpr int kMostThreads = 512;
 constexpr int kTogether = 4;  // classes between two looks at the largest logit
 
 /// What the slices of a token's classes tell each other.
@@ -49,16 +52,16 @@ struct Slice {
   float largest, total;
   int argmax;
 };
-constexpr size_t kSlices = kThreads * sizeof(Slice);
+constexpr size_t kSlices = kMostThreads * sizeof(Slice);
 
-/// A token's softmax over some classes, first, first + step, ...; `at` gives a class's logit.
+/// A token's softmax over `count` classes, first, first + step, ...; at(n) gives the n-th one's logit.
 template <class AT>
-MOLFUSE_DEVICE Slice softmax_of(int first, int step, int end, const AT& at) {
+MOLFUSE_DEVICE Slice softmax_of(int first, int step, int count, const AT& at) {
   Slice own{-infinity(), 0.0f, first};
-  for (int k = first; k < end; k += kTogether * step) {
+  for (int n = 0; n < count; n += kTogether) {
     float x[kTogether];
     MOLFUSE_UNROLL
-    for (int j = 0; j < kTogether; ++j) x[j] = k + j * step < end ? at(k + j * step) : -infinity();
+    for (int j = 0; j < kTogether; ++j) x[j] = n + j < count ? at(n + j) : -infinity();
     float largest = x[0];
     MOLFUSE_UNROLL
     for (int j = 1; j < kTogether; ++j) largest = larger(largest, x[j]);
@@ -67,7 +70,7 @@ MOLFUSE_DEVICE Slice softmax_of(int first, int step, int end, const AT& at) {
       own.largest = largest;
       MOLFUSE_UNROLL
       for (int j = kTogether - 1; j >= 0; --j) {
-        if (x[j] == largest) own.argmax = k + j * step;
+        if (x[j] == largest) own.argmax = first + (n + j) * step;
       }
     }
     const float shift = usable_shift(own.largest);
@@ -78,10 +81,10 @@ MOLFUSE_DEVICE Slice softmax_of(int first, int step, int end, const AT& at) {
 }
 /// The sum of the terms with a given shift.
 template <class AT>
-MOLFUSE_DEVICE float terms_of(int first, int step, int end, float shift, const AT& at) {
+MOLFUSE_DEVICE float terms_of(int count, float shift, const AT& at) {
   float total = 0;
   MOLFUSE_UNROLL_BY(4)
-  for (int k = first; k < end; k += step) total += exp_difference(at(k), shift);
+  for (int n = 0; n < count; ++n) total += exp_difference(at(n), shift);
   return total;
 }
 MOLFUSE_DEVICE void join(Slice& all, const Slice& part) {
@@ -104,12 +107,13 @@ struct TokenInputs {
 
 /// WHOLE: a tile is a sample, without gaps.
 template <class T, bool BACKWARD, bool WHOLE>
-MOLFUSE_KERNEL(kThreads, 4) loss_columns(MOLFUSE_GRID_CONSTANT const LossKernelArgs args, MOLFUSE_GRID_CONSTANT const ColumnsPlan plan) {
+MOLFUSE_KERNEL(kMostThreads, 2) loss_columns(MOLFUSE_GRID_CONSTANT const LossKernelArgs args, MOLFUSE_GRID_CONSTANT const ColumnsPlan plan) {
   constexpr int kN = kChunk<T>;
   if (!BACKWARD && block_x() < args.latent_blocks) return latent_forward(args);
   const bool gradient = BACKWARD || args.grad != nullptr;
   const int classes = args.classes;
-  const int token = thread_index() & (plan.token_threads - 1), slice = thread_index() / plan.token_threads, slices = kThreads / plan.token_threads;
+  const int threads = block_threads(), token = thread_index() & (plan.token_threads - 1), slice = thread_index() / plan.token_threads;
+  const int slices = threads / plan.token_threads, slice_classes = slice < classes ? (classes - slice + slices - 1) / slices : 0;
   unsigned char* stages = shared_memory() + kLossShared + kSlices;
   const int64_t blocks = grid_x() - args.latent_blocks;
 
@@ -145,13 +149,13 @@ MOLFUSE_KERNEL(kThreads, 4) loss_columns(MOLFUSE_GRID_CONSTANT const LossKernelA
     const T* from = logits_of(at);
     if (WHOLE) {
       const int head = span_head(from), chunks = (head + classes * at.tokens + kN - 1) / kN;
-      for (int q = thread_index(); q < chunks; q += kThreads) copy_chunk(args, to + q * 16, from, head, q);
+      for (int q = thread_index(); q < chunks; q += threads) copy_chunk(args, to + q * 16, from, head, q);
       return;
     }
     // As many neighbouring threads as a span may have chunks take a class.
     const int chunks = plan.pitch / kN;
     int k = thread_index() / chunks, q = thread_index() % chunks;
-    const int add_k = kThreads / chunks, add_q = kThreads % chunks;
+    const int add_k = threads / chunks, add_q = threads % chunks;
     while (k < classes) {
       const T* row = from + k * args.logits_class;
       const int head = span_head(row);
@@ -193,24 +197,27 @@ MOLFUSE_KERNEL(kThreads, 4) loss_columns(MOLFUSE_GRID_CONSTANT const LossKernelA
     const bool there = token < at.tokens;
     const int target = there ? target_of(args, in.target, at.b, at.first + token, !BACKWARD && slice == 0) : kPadding;
     const bool counts = target >= 0;
-    const auto logit = [&](int k) { return to_float(load(staged + place(head, k) + token)); };
+    // Where a tile is not whole, slices are a multiple of a chunk's elements, and so all classes of one are alike in what precedes them.
+    T* const own = staged + place(head, slice) + token;
+    const int own_step = slices * plan.pitch;
+    const auto logit = [&](int n) { return to_float(load(own + n * own_step)); };
     Slice all{-infinity(), 0.0f, 0};
     float target_logit = 0;
     if (counts) {
       if (BACKWARD) {
         all.largest = in.lse;
-        all.total = terms_of(slice, slices, classes, in.lse, logit);
+        all.total = terms_of(slice_classes, in.lse, logit);
       } else {
-        all = softmax_of(slice, slices, classes, logit);
+        all = softmax_of(slice, slices, slice_classes, logit);
       }
-      target_logit = logit(target);
+      target_logit = to_float(load(staged + place(head, target) + token));
     }
     if (slices > 1) {
       Slice* table = reinterpret_cast<Slice*>(shared_memory() + kLossShared);
-      Slice* own = table + thread_index();
-      store(&own->largest, all.largest);
-      store(&own->total, all.total);
-      store(&own->argmax, all.argmax);
+      Slice* entry = table + thread_index();
+      store(&entry->largest, all.largest);
+      store(&entry->total, all.total);
+      store(&entry->argmax, all.argmax);
       sync_block();
       if (counts) {
         if (BACKWARD) all.total = 0;
@@ -237,20 +244,20 @@ MOLFUSE_KERNEL(kThreads, 4) loss_columns(MOLFUSE_GRID_CONSTANT const LossKernelA
       if (there) {
         const float scale = BACKWARD && args.grad_nll.data != nullptr ? in.scale : scale_of_all, inverse = 1.0f / all.total;
         const float factor = counts ? inverse * scale : (target == kWrong ? quiet_nan() : 0.0f);
-        const auto put = [&](int k, float value) {
-          if (WHOLE) {
-            store(staged + place(head, k) + token, from_float<T>(value));
-          } else {
-            store(out + k * args.grad_class + token, from_float<T>(value));
-          }
-        };
+        T* const to = WHOLE ? own : out + slice * args.grad_class + token;
+        const int64_t to_step = WHOLE ? own_step : slices * args.grad_class;
         MOLFUSE_UNROLL_BY(4)
-        for (int k = slice; k < classes; k += slices) put(k, counts ? exp_difference(logit(k), all.largest) * factor : factor);
-        if (counts && (target & (slices - 1)) == slice) put(target, (exp_difference(target_logit, all.largest) * inverse - 1.0f) * scale);
+        for (int n = 0; n < slice_classes; ++n) {
+          store(to + n * to_step, from_float<T>(counts ? exp_difference(logit(n), all.largest) * factor : factor));
+        }
+        if (counts && (target & (slices - 1)) == slice) {
+          const float value = (exp_difference(target_logit, all.largest) * inverse - 1.0f) * scale;
+          store(WHOLE ? staged + place(head, target) + token : out + target * args.grad_class + token, from_float<T>(value));
+        }
       }
       if (WHOLE) {
         sync_block();
-        write_span(staged + head, out, head, classes * at.tokens, thread_index(), kThreads);
+        write_span(staged + head, out, head, classes * at.tokens, thread_index(), threads);
       }
     }
     sync_block();  // before the stage, and the table, are used again
@@ -283,17 +290,17 @@ MOLFUSE_KERNEL(kThreads, 4) loss_strided_sums(MOLFUSE_GRID_CONSTANT const LossKe
     const int target = target_of(args, load_target(args, at.quotient, at.remainder), 0, 0, false);
     if (target < 0) continue;
     const T* row = static_cast<const T*>(args.logits) + at.quotient * args.logits_batch + at.remainder * args.logits_token;
-    const auto logit = [&](int k) { return to_float(load(row + k * args.logits_class)); };
     const int first = unit.part * plan.part_classes, end = first + plan.part_classes < args.classes ? first + plan.part_classes : args.classes;
+    const auto logit = [&](int n) { return to_float(load(row + (first + n) * args.logits_class)); };
     const int64_t to = unit.part * tokens + unit.token;
     if (BACKWARD) {
-      store(plan.total + to, terms_of(first, 1, end, element_of<float>(args.row_lse, at.quotient, at.remainder), logit));
+      store(plan.total + to, terms_of(end - first, element_of<float>(args.row_lse, at.quotient, at.remainder), logit));
     } else {
-      const Slice own = softmax_of(first, 1, end, logit);
+      const Slice own = softmax_of(first, 1, end - first, logit);
       store(plan.largest + to, own.largest);
       store(plan.total + to, own.total);
       store(plan.argmax + to, own.argmax);
-      if (target >= first && target < end) store(plan.target_logit + unit.token, logit(target));
+      if (target >= first && target < end) store(plan.target_logit + unit.token, logit(target - first));
     }
   }
 }
@@ -363,7 +370,7 @@ MOLFUSE_KERNEL(kThreads, 4) loss_strided_gradient(MOLFUSE_GRID_CONSTANT const Lo
 
 template <class T, bool BACKWARD>
 int64_t launch_tiles(LossKernelArgs& args, const ColumnsPlan& plan, bool whole, DeviceCall& call, int64_t blocks, size_t shared) {
-  call.launch("vae_loss columns", whole ? loss_columns<T, BACKWARD, true> : loss_columns<T, BACKWARD, false>, {blocks, 1, 1}, kThreads, shared, args, plan);
+  call.launch("vae_loss columns", whole ? loss_columns<T, BACKWARD, true> : loss_columns<T, BACKWARD, false>, {blocks, 1, 1}, plan.threads, shared, args, plan);
   return blocks;
 }
 
@@ -379,9 +386,9 @@ ColumnsPlan plan_tiles(const LossKernelArgs& args, int64_t element, int64_t limi
     plan.pitch = static_cast<int32_t>(tokens);
     plan.stage_bytes = static_cast<int32_t>((args.classes * tokens * element + 32) / 16 * 16);
   } else {
-    tokens = std::min<int64_t>(tokens, 128);
-    while (tokens > 32 && bytes_of(tokens) > half) tokens -= 8;
-    while (tokens > 16 && bytes_of(tokens) > most) tokens -= 4;
+    const int64_t fewest = std::min(tokens, 32 / element);
+    tokens = std::min<int64_t>(tokens, 64);
+    while (tokens > fewest && bytes_of(tokens) > half) --tokens;
     if (bytes_of(tokens) > most) return plan;
     const int64_t tiles = (args.length + tokens - 1) / tokens;
     tokens = (args.length + tiles - 1) / tiles;
@@ -391,7 +398,9 @@ ColumnsPlan plan_tiles(const LossKernelArgs& args, int64_t element, int64_t limi
   plan.tile_tokens = static_cast<int32_t>(tokens);
   plan.tiles_per_sample = static_cast<int32_t>((args.length + tokens - 1) / tokens);
   plan.tiles = args.batch * plan.tiles_per_sample;
-  plan.token_threads = 16;
+  // A thread of a small tile would have too few classes for the work that every thread does.
+  plan.threads = *whole && args.classes * tokens <= 16384 ? kThreads : kMostThreads;
+  plan.token_threads = 8;
   while (plan.token_threads < tokens) plan.token_threads *= 2;
   plan.stages = 8 * plan.stage_bytes <= limit ? 2 : 1;
   return plan;
@@ -429,7 +438,7 @@ int64_t launch(LossKernelArgs& args, DeviceCall& call) {
   const ColumnsPlan plan = tiles ? plan_tiles(args, static_cast<int64_t>(sizeof(T)), limit, &whole) : ColumnsPlan{};
   if (plan.tiles == 0) return launch_strided<T, BACKWARD>(args, call);
   const size_t shared = kLossShared + kSlices + static_cast<size_t>(plan.stages * plan.stage_bytes);
-  const int64_t fitting = std::clamp<int64_t>((limit + 1024) / static_cast<int64_t>(shared + 1024), 1, 4);
+  const int64_t fitting = std::clamp<int64_t>((limit + 1024) / static_cast<int64_t>(shared + 1024), 1, 2 * kMostThreads / plan.threads);
   return launch_tiles<T, BACKWARD>(args, plan, whole, call, loss_blocks(args, plan.tiles, fitting, BACKWARD, call), shared);
 }
 

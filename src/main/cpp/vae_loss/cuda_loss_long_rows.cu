@@ -38,8 +38,9 @@ MOLFUSE_DEVICE Softmax warp_joined(const Softmax& own) {
   return {largest, group_sum(own.total * exp_difference(own.largest, usable_shift(largest)))};
 }
 
-template <class T, bool BACKWARD>
-MOLFUSE_KERNEL(kLossMostThreads, 1) loss_long_rows(MOLFUSE_GRID_CONSTANT const LossKernelArgs args, int resident) {
+/// RESIDENT: the row fits shared memory.
+template <class T, bool BACKWARD, bool RESIDENT>
+MOLFUSE_KERNEL(kLossMostThreads, 1) loss_long_rows(MOLFUSE_GRID_CONSTANT const LossKernelArgs args) {
   constexpr int kN = kChunk<T>;
   if (!BACKWARD && block_x() < args.latent_blocks) return latent_forward(args);
   const int threads = block_threads(), thread = thread_index();
@@ -60,7 +61,7 @@ MOLFUSE_KERNEL(kLossMostThreads, 1) loss_long_rows(MOLFUSE_GRID_CONSTANT const L
 
   int64_t n = block_x() - args.latent_blocks;
   int64_t target_value = target_at(n), next_value = target_at(n + blocks);
-  if (resident != 0 && target_of(args, target_value, 0, 0, false) >= 0) {
+  if (RESIDENT && target_of(args, target_value, 0, 0, false) >= 0) {
     const T* row = row_at(n);
     const int head = span_head(row);
     for (int q = thread; q < chunks_of(head); q += threads) copy_chunk(args, chunks + q * 16, row, head, q);
@@ -77,7 +78,7 @@ MOLFUSE_KERNEL(kLossMostThreads, 1) loss_long_rows(MOLFUSE_GRID_CONSTANT const L
     const int head = span_head(row), count = chunks_of(head);
     target_value = next_value;
     next_value = target_at(n + 2 * blocks);
-    const bool copy_next = resident != 0 && n + blocks < rows && target_of(args, target_value, 0, 0, false) >= 0;
+    const bool copy_next = RESIDENT && n + blocks < rows && target_of(args, target_value, 0, 0, false) >= 0;
     const T* next_row = copy_next ? row_at(n + blocks) : row;
     const int next_head = span_head(next_row), next_count = copy_next ? chunks_of(next_head) : 0;
     float scale = scale_of_all;
@@ -90,14 +91,14 @@ MOLFUSE_KERNEL(kLossMostThreads, 1) loss_long_rows(MOLFUSE_GRID_CONSTANT const L
     const auto take = [&](int q, float (&x)[kN]) {
       const int k = q * kN - head;
       if (k >= 0 && k + kN <= args.classes) {
-        const Vector<T, kN> v = resident != 0 ? load_chunk<T>(chunks + q * 16) : load_chunk<T>(row + k);
+        const Vector<T, kN> v = RESIDENT ? load_chunk<T>(chunks + q * 16) : load_chunk<T>(row + k);
         MOLFUSE_UNROLL
         for (int i = 0; i < kN; ++i) x[i] = to_float(v.item[i]);
       } else {
         MOLFUSE_UNROLL
         for (int i = 0; i < kN; ++i) {
           const bool there = k + i >= 0 && k + i < args.classes;
-          x[i] = there ? to_float(resident != 0 ? load(reinterpret_cast<const T*>(chunks + q * 16) + i) : load(row + k + i)) : -infinity();
+          x[i] = there ? to_float(RESIDENT ? load(reinterpret_cast<const T*>(chunks + q * 16) + i) : load(row + k + i)) : -infinity();
         }
       }
     };
@@ -202,13 +203,13 @@ MOLFUSE_KERNEL(kLossMostThreads, 1) loss_long_rows(MOLFUSE_GRID_CONSTANT const L
   if (!BACKWARD) write_partial(args, sums, 0);
 }
 
+template <class T, bool BACKWARD>
+void launch(bool resident, const LossKernelArgs& args, DeviceCall& call, int64_t blocks, int threads, size_t shared) {
+  call.launch("vae_loss long rows", resident ? loss_long_rows<T, BACKWARD, true> : loss_long_rows<T, BACKWARD, false>, {blocks, 1, 1}, threads, shared, args);
+}
 template <class T>
-void launch(bool backward, const LossKernelArgs& args, int resident, DeviceCall& call, int64_t blocks, int threads, size_t shared) {
-  if (backward) {
-    call.launch("vae_loss long rows", loss_long_rows<T, true>, {blocks, 1, 1}, threads, shared, args, resident);
-  } else {
-    call.launch("vae_loss long rows", loss_long_rows<T, false>, {blocks, 1, 1}, threads, shared, args, resident);
-  }
+void launch(bool backward, bool resident, const LossKernelArgs& args, DeviceCall& call, int64_t blocks, int threads, size_t shared) {
+  (backward ? launch<T, true> : launch<T, false>)(resident, args, call, blocks, threads, shared);
 }
 
 }  // namespace
@@ -230,9 +231,9 @@ int64_t launch_loss_long_rows(LossKernelArgs& args, int32_t dtype, bool backward
   const int64_t fitting = std::max<int64_t>(1, std::min<int64_t>(limit / (shared + 1024), kLossMostThreads / threads));
   const int64_t blocks = loss_blocks(args, args.batch * args.length, fitting, backward, call);
   switch (dtype) {
-    case MOLFUSE_F32: launch<float>(backward, args, resident, call, blocks, threads, static_cast<size_t>(shared)); break;
-    case MOLFUSE_F16: launch<f16>(backward, args, resident, call, blocks, threads, static_cast<size_t>(shared)); break;
-    default: launch<bf16>(backward, args, resident, call, blocks, threads, static_cast<size_t>(shared)); break;
+    case MOLFUSE_F32: launch<float>(backward, resident, args, call, blocks, threads, static_cast<size_t>(shared)); break;
+    case MOLFUSE_F16: launch<f16>(backward, resident, args, call, blocks, threads, static_cast<size_t>(shared)); break;
+    default: launch<bf16>(backward, resident, args, call, blocks, threads, static_cast<size_t>(shared)); break;
   }
   return blocks;
 }

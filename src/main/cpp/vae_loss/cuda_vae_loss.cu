@@ -46,7 +46,7 @@ MOLFUSE_KERNEL(kThreads, 8) count_tokens(MOLFUSE_GRID_CONSTANT const LossKernelA
 MOLFUSE_KERNEL(kLossMostThreads, 1) write_stats(MOLFUSE_GRID_CONSTANT const LossKernelArgs args, int blocks, int reduction, float* stats, int64_t stride) {
   ThreadSums sums;
   double kl = 0;
-  for (int n = thread_index(); n < blocks; n += kLossMostThreads) {
+  for (int n = thread_index(); n < blocks; n += block_threads()) {
     const LossPartial* part = args.partials + n;
     sums.nll += load(&part->nll);
     kl += load(&part->kl);
@@ -181,7 +181,8 @@ void vae_loss_forward_device(const VaeLossProblem& p, const LossArgs& a, DeviceC
     args.count_parts = static_cast<int32_t>(parts);
   }
   const int64_t blocks = launch_any(args, p.dtype, false, call);
-  call.launch("vae_loss stats", write_stats, {1, 1, 1}, kLossMostThreads, kLossShared, args, static_cast<int>(blocks), a.reduction, static_cast<float*>(a.stats.data),
+  const auto threads = static_cast<int>(std::clamp<int64_t>((blocks + kWarp - 1) / kWarp * kWarp, kWarp, kLossMostThreads));
+  call.launch("vae_loss stats", write_stats, {1, 1, 1}, threads, kLossShared, args, static_cast<int>(blocks), a.reduction, static_cast<float*>(a.stats.data),
               a.stats.stride[0]);
 }
 
