@@ -9,7 +9,8 @@
 // that its bytes take, one would need registers for the whole row in f32, of which there are none left beyond 32,000 classes.
 //
 // Rows too long for a block's shared memory (some 57,000 classes of f32 or 115,000 of 16 bits where a block may have 227 KB, fewer than
-// half of that on consumers' devices) are read from global memory twice, forward with a gradient and backward.
+// half of that on consumers' devices) are read from global memory twice, forward with a gradient and backward. A cluster of blocks could
+// hold them on some devices; vocabularies of that size are not those of molecules.
 #include <algorithm>
 
 #include "vae_loss/loss_kernel.h"
@@ -60,7 +61,12 @@ MOLFUSE_KERNEL(kLossMostThreads, 1) loss_long_rows(MOLFUSE_GRID_CONSTANT const L
   const auto chunks_of = [&](int head) { return (head + args.classes + kN - 1) / kN; };
 
   int64_t n = block_x() - args.latent_blocks;
-  int64_t target_value = target_at(n), next_value = target_at(n + blocks);
+  // Known before the row's copies begin: padding is not read.
+  int64_t target_value = args.pad, next_value = args.pad;
+  if (RESIDENT) {
+    target_value = target_at(n);
+    next_value = target_at(n + blocks);
+  }
   if (RESIDENT && target_of(args, target_value, 0, 0, false) >= 0) {
     const T* row = row_at(n);
     const int head = span_head(row);
@@ -72,12 +78,15 @@ MOLFUSE_KERNEL(kLossMostThreads, 1) loss_long_rows(MOLFUSE_GRID_CONSTANT const L
   for (int turn = 0; n < rows; n += blocks) {
     const Split at = split(n, args.length);
     const int64_t b = at.quotient, t = at.remainder;
+    if (!RESIDENT) target_value = load_target(args, b, t);
     const int target = target_of(args, target_value, b, t, !BACKWARD && thread == 0);
     const bool counts = target >= 0;  // the same in all threads
     const T* row = row_at(n);
     const int head = span_head(row), count = chunks_of(head);
-    target_value = next_value;
-    next_value = target_at(n + 2 * blocks);
+    if (RESIDENT) {
+      target_value = next_value;
+      next_value = target_at(n + 2 * blocks);
+    }
     const bool copy_next = RESIDENT && n + blocks < rows && target_of(args, target_value, 0, 0, false) >= 0;
     const T* next_row = copy_next ? row_at(n + blocks) : row;
     const int next_head = span_head(next_row), next_count = copy_next ? chunks_of(next_head) : 0;
