@@ -42,7 +42,7 @@ struct Layout {
   using Type = T;
   static constexpr int kLanes = LANES, kVector = N, kChunks = CHUNKS, kGroups = kWarp / LANES;
   /// Of 256 threads on a multiprocessor: up to 64, 80 or 128 registers a thread.
-  static constexpr int kBlocks = N * CHUNKS <= 10 ? 4 : (N * CHUNKS <= 16 ? 3 : 2);
+  static constexpr int kBlocks = N * CHUNKS <= (LANES == 8 && N == 1 ? 5 : 10) ? 4 : (N * CHUNKS <= 16 ? 3 : 2);
 };
 
 struct Place {
