@@ -6,9 +6,9 @@
 
 A row of the table is a kernel on an architecture: registers, bytes of stack (spilled registers, mostly), static shared memory, theoretical
 occupancy at the kernel's largest block (registers and threads; dynamic shared memory is not known here), and how many instructions of the
-kernel read and write global memory 16 bytes at a time or multiply on tensor cores. A row that got worse fails, and so does a kernel without
-a row; --update writes the table anew, which is then to be looked at and committed. Stack is 0 except where the table's reason column says
-why.
+kernel read global memory (into registers or, asynchronously, into shared memory) and write it 16 bytes at a time or multiply on tensor
+cores. A row that got worse fails, and so does a kernel without a row; --update writes the table anew, which is then to be looked at and
+committed. Stack is 0 except where the table's reason column says why.
 """
 import argparse
 import csv
@@ -77,7 +77,7 @@ def facts(cuobjdump, objects):
                 architecture = match.group(1)
             elif match := re.match(r"\s*Function : (\S+)", line):
                 row = rows[match.group(1), architecture]
-            elif re.search(r"\bLDG\.\S*128", line):
+            elif re.search(r"\bLDG(?:STS)?\.\S*128", line):
                 row["load128"] += 1
             elif re.search(r"\bSTG\.\S*128", line):
                 row["store128"] += 1

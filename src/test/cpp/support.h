@@ -186,9 +186,10 @@ class TestTensor {
  public:
   TestTensor() = default;
 
-  /// order: dimension order in memory, outermost first (empty: row-major); gap: extra elements after each innermost run.
-  TestTensor(int32_t dtype, std::vector<int64_t> sizes, std::vector<int> order = {}, int64_t gap = 0)
-      : dtype_(dtype), sizes_(std::move(sizes)), strides_(sizes_.size()) {
+  /// order: dimension order in memory, outermost first (empty: row-major); gap: extra elements after each innermost run; outer_gap: after
+  /// each run of the dimension around it; lead: before the first element.
+  TestTensor(int32_t dtype, std::vector<int64_t> sizes, std::vector<int> order = {}, int64_t gap = 0, int64_t outer_gap = 0, int64_t lead = 0)
+      : dtype_(dtype), sizes_(std::move(sizes)), strides_(sizes_.size()), lead_(lead) {
     if (order.empty()) {
       order.resize(sizes_.size());
       std::iota(order.begin(), order.end(), 0);
@@ -198,8 +199,9 @@ class TestTensor {
       strides_[static_cast<size_t>(order[n])] = step;
       step *= std::max<int64_t>(1, sizes_[static_cast<size_t>(order[n])]);
       if (n + 1 == order.size()) step += gap;
+      if (n + 2 == order.size()) step += outer_gap;
     }
-    memory_.assign(static_cast<size_t>(step) * element(), kPoison);
+    memory_.assign(static_cast<size_t>(lead_ + step) * element(), kPoison);
   }
 
   static TestTensor random(Random& random, int32_t dtype, std::vector<int64_t> sizes, std::vector<int> order = {}, int64_t gap = 0,
@@ -218,7 +220,7 @@ class TestTensor {
   molfuse_tensor view() {
     molfuse_tensor v;
     std::memset(&v, 0, sizeof v);
-    v.data = memory_.empty() ? nullptr : memory_.data();
+    v.data = memory_.empty() ? nullptr : memory_.data() + static_cast<size_t>(lead_) * element();
     known_.set(memory_);
     v.dtype = dtype_;
     v.ndim = static_cast<int32_t>(sizes_.size());
@@ -240,7 +242,7 @@ class TestTensor {
 
   /// Position in memory, in elements, of the n-th element in row-major order.
   int64_t position(int64_t n) const {
-    int64_t at = 0;
+    int64_t at = lead_;
     for (size_t d = sizes_.size(); d-- > 0;) {
       at += n % sizes_[d] * strides_[d];
       n /= sizes_[d];
@@ -288,6 +290,7 @@ class TestTensor {
   size_t element() const { return molfuse_dtype_size(dtype_); }
   int32_t dtype_ = MOLFUSE_F32;
   std::vector<int64_t> sizes_, strides_;
+  int64_t lead_ = 0;
   Bytes memory_;
   KnownMemory known_;
 };

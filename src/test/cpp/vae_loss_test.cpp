@@ -7,8 +7,8 @@ using namespace molfuse_test;
 
 namespace {
 
-enum class Layout { token_major, class_second, odd_strides };
-const char* const kLayoutNames[] = {"[B,T,K]", "[B,K,T]", "odd strides"};
+enum class Layout { token_major, class_second, odd_strides, time_major };
+const char* const kLayoutNames[] = {"[B,T,K]", "[B,K,T]", "odd strides", "[T,B,K]"};
 
 struct Case {
   int32_t dtype = MOLFUSE_F32;
@@ -20,10 +20,13 @@ struct Case {
   double beta = 0.7, spread = 2, offset = 0;
   int threads = 2;  // small work would not get them by itself
   bool in_place = false;
+  // Elements between rows, between samples, and before the first; gap -1: some.
+  int64_t gap = -1, outer_gap = 0, lead = 0;
 
   std::string text() const {
     return std::string(molfuse_dtype_name(dtype)) + " " + kLayoutNames[static_cast<int>(layout)] + " reduction " + std::to_string(reduction) +
-           " B" + std::to_string(batch) + " T" + std::to_string(length) + " K" + std::to_string(classes) + " L" + std::to_string(latent);
+           " B" + std::to_string(batch) + " T" + std::to_string(length) + " K" + std::to_string(classes) + " L" + std::to_string(latent) + " gaps " +
+           std::to_string(gap) + " " + std::to_string(outer_gap) + " " + std::to_string(lead) + (in_place ? " in place" : "");
   }
 };
 
@@ -61,9 +64,11 @@ struct Problem {
   bool none() const { return c.reduction == MOLFUSE_REDUCTION_NONE; }
 
   TestTensor like_logits() const {
-    if (second()) return TestTensor(c.dtype, {c.batch, c.classes, c.length}, {}, c.length % 2);
-    if (c.layout == Layout::odd_strides) return TestTensor(c.dtype, {c.batch, c.length, c.classes}, {2, 0, 1}, 3);
-    return TestTensor(c.dtype, {c.batch, c.length, c.classes}, {}, c.classes % 3);
+    const auto gap = [&](int64_t other) { return c.gap < 0 ? other : c.gap; };
+    if (second()) return TestTensor(c.dtype, {c.batch, c.classes, c.length}, {}, gap(c.length % 2), c.outer_gap, c.lead);
+    if (c.layout == Layout::odd_strides) return TestTensor(c.dtype, {c.batch, c.length, c.classes}, {2, 0, 1}, gap(3), c.outer_gap, c.lead);
+    const std::vector<int> order = c.layout == Layout::time_major ? std::vector<int>{1, 0, 2} : std::vector<int>{};
+    return TestTensor(c.dtype, {c.batch, c.length, c.classes}, order, gap(c.classes % 3), c.outer_gap, c.lead);
   }
   int64_t logit_index(int64_t b, int64_t t, int64_t k) const {
     return second() ? (b * c.classes + k) * c.length + t : (b * c.length + t) * c.classes + k;
@@ -305,6 +310,131 @@ TEST(VaeLoss, TakesRowsLongerThanAChunk) {
     }
   });
 }
+
+namespace {
+
+/// What a regime of the kernels must get right beside numbers: gradients in the logits' memory, and no trace of what padding holds.
+void check_regime(Case c, uint64_t seed) {
+  check(c, seed);
+  SCOPED_TRACE(c.text());
+  c.in_place = true;
+  Problem problem(c, seed);
+  const Results in_place = problem.run();
+  for (int64_t b = 0; b < c.batch; ++b) {
+    for (int64_t t = 0; t < c.length; ++t) {
+      for (int64_t k = 0; k < c.classes && problem.masked(b, t); ++k) {
+        problem.logits.set(problem.logit_index(b, t, k), k % 2 == 0 ? std::nan("") : std::numeric_limits<double>::infinity());
+      }
+    }
+  }
+  problem.c.in_place = false;
+  const Results poisoned = problem.run();
+  EXPECT_EQ(in_place.grad_logits, poisoned.grad_logits);
+  EXPECT_EQ(in_place.stats, poisoned.stats);
+  // A NaN, an infinity and a row of nothing but -inf spoil their own rows only.
+  const double spoils[] = {std::nan(""), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
+  const int64_t tokens = c.batch * c.length, spoiled[] = {0, tokens / 2, tokens - 1};
+  for (int n = 0; n < 3; ++n) {
+    const int64_t b = spoiled[n] / c.length, t = spoiled[n] % c.length;
+    problem.targets.set(spoiled[n], c.pad == 0 ? static_cast<double>(c.classes - 1) : 0.0);
+    for (int64_t k = n == 2 ? 0 : c.classes - 1; k < c.classes; ++k) problem.logits.set(problem.logit_index(b, t, k), spoils[n]);
+  }
+  // (Not through perplexity, which is NaN now.) Of sum it is forward's gradient, of none backward's.
+  problem.c.reduction = seed % 2 == 0 ? MOLFUSE_REDUCTION_SUM : MOLFUSE_REDUCTION_NONE;
+  const Results wrong = problem.run();
+  const std::vector<double>& gradient = problem.none() ? wrong.grad_logits : wrong.fused_logits;
+  for (int64_t n = 0; n < tokens; ++n) {
+    const bool bad = n == spoiled[0] || n == spoiled[1] || n == spoiled[2];
+    EXPECT_EQ(std::isnan(wrong.nll[static_cast<size_t>(n)]), bad) << "token " << n;
+    int64_t unexpected = 0;
+    for (int64_t k = 0; k < c.classes; ++k) unexpected += std::isnan(gradient[static_cast<size_t>(n * c.classes + k)]) != bad;
+    EXPECT_EQ(unexpected, 0) << "classes of token " << n << " of " << tokens;
+  }
+}
+
+}  // namespace
+
+// The numbers of classes at which the device's kernels change, in every layout that makes a difference to how memory is read.
+TEST(VaeLoss, RowsOfEveryRegime) {
+  struct Memory {
+    Layout layout;
+    int64_t gap, outer_gap, lead;
+  };
+  const Memory memories[] = {{Layout::token_major, 0, 0, 0}, {Layout::token_major, 0, 0, 3}, {Layout::token_major, 0, 5, 1},
+                             {Layout::time_major, 0, 0, 1},  {Layout::time_major, 0, 8, 0},  {Layout::token_major, 8, 0, 0}};
+  int turn = 0;
+  for (const int64_t classes : {1, 32, 33, 40, 41, 48, 64, 65, 72, 128, 129, 256, 320, 321, 512, 513, 1023, 1024, 1025, 2048, 2051}) {
+    for (const int32_t dtype : {MOLFUSE_F32, MOLFUSE_BF16, MOLFUSE_F32, MOLFUSE_BF16}) {
+      const Memory& memory = memories[(turn + turn / 6) % 6];  // every way meets both types
+      Case c;
+      c.dtype = dtype;
+      c.layout = memory.layout;
+      c.gap = memory.gap;
+      c.outer_gap = memory.outer_gap;
+      c.lead = memory.lead;
+      c.batch = 2;
+      c.length = classes < 100 ? 19 : 3;
+      c.classes = classes;
+      c.latent = -1;
+      c.reduction = turn / 2 % 3;
+      c.pad = classes > 1 && turn % 2 == 0 ? 0 : -100;
+      check_regime(c, static_cast<uint64_t>(turn++));
+    }
+  }
+}
+
+TEST(VaeLoss, ColumnsOfEveryRegime) {
+  struct Shape {
+    int64_t length, classes, gap;
+  };
+  const Shape shapes[] = {{127, 40, 0}, {37, 40, 1}, {16, 39, 0}, {3, 41, 0}, {300, 5, 0}, {31, 300, 0}, {33, 700, 0}, {5, 1300, 0}, {9, 3001, 0}};
+  int turn = 0;
+  for (const Shape& shape : shapes) {
+    for (const int32_t dtype : {MOLFUSE_F32, MOLFUSE_BF16}) {
+      Case c;
+      c.dtype = dtype;
+      c.layout = Layout::class_second;
+      c.batch = shape.classes > 500 ? 1 : 2;
+      c.latent = -1;
+      c.length = shape.length;
+      c.classes = shape.classes;
+      c.gap = shape.gap;
+      c.lead = turn % 4;
+      c.reduction = turn % 3;
+      c.pad = turn % 2 == 0 ? 0 : -100;
+      check_regime(c, static_cast<uint64_t>(turn++));
+    }
+  }
+}
+
+#if defined(MOLFUSE_SIMT)
+// Rows and tiles that do not fit the shared memory there is.
+TEST(VaeLoss, LittleSharedMemory) {
+  simt::Settings& settings = simt::settings();
+  const size_t before = settings.max_shared;
+  for (const size_t bytes : {size_t{12} << 10, size_t{40} << 10}) {
+    settings.max_shared = bytes;
+    int turn = 0;
+    for (const Layout layout : {Layout::token_major, Layout::class_second}) {
+      for (const int64_t classes : {130, 4097}) {
+        for (const int32_t dtype : {MOLFUSE_F32, MOLFUSE_BF16}) {
+          Case c;
+          c.dtype = dtype;
+          c.layout = layout;
+          c.gap = 0;
+          c.batch = 1;
+          c.latent = -1;
+          c.length = classes == 130 ? 45 : 3;
+          c.classes = classes;
+          c.lead = turn % 2;
+          check_regime(c, static_cast<uint64_t>(turn++));
+        }
+      }
+    }
+  }
+  settings.max_shared = before;
+}
+#endif
 
 TEST(VaeLoss, ManyTokensSpanTasks) {
   Case c;
@@ -599,10 +729,12 @@ TEST(VaeLoss, ZeroSizesAreFine) {
 // Targets in device memory are seen by the kernel only: the loss is then NaN, and the next call says why.
 TEST(VaeLoss, OutOfRangeTargetsInDeviceMemoryAreReportedByTheNextCall) {
   if (!kOnDevice) GTEST_SKIP() << "for devices";
-  for (const double value : {11.0, -7.0, 1e12}) {
-    for (const Layout layout : {Layout::token_major, Layout::class_second}) {
+  for (const auto& [value, classes] : {std::pair<double, int64_t>{11.0, 11}, {-7.0, 11}, {1e12, 11}, {1e12, 64}, {1025, 1025}, {-1, 5000}}) {
+    for (const Layout layout : {Layout::token_major, Layout::class_second, Layout::odd_strides}) {
       Case c;
       c.layout = layout;
+      c.classes = classes;
+      c.gap = classes == 11 ? -1 : 0;
       Problem problem(c, 61);
       problem.targets.set(12, value);
       TestTensor stats(MOLFUSE_F32, {MOLFUSE_VAE_STATS}), lse(MOLFUSE_F32, {c.batch, c.length}), grad = problem.like_logits();
@@ -613,6 +745,11 @@ TEST(VaeLoss, OutOfRangeTargetsInDeviceMemoryAreReportedByTheNextCall) {
       ASSERT_EQ(molfuse_vae_loss_forward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
       EXPECT_TRUE(std::isnan(stats[MOLFUSE_VAE_TOTAL]));
       EXPECT_TRUE(grad.unharmed() && lse.unharmed());
+      for (int64_t n = 0; n < c.batch * c.length; ++n) {
+        const int64_t first = problem.logit_index(n / c.length, n % c.length, 0), last = problem.logit_index(n / c.length, n % c.length, classes - 1);
+        EXPECT_EQ(std::isnan(grad[first]), n == 12);
+        EXPECT_EQ(std::isnan(grad[last]), n == 12);
+      }
       expect_invalid(molfuse_vae_loss_forward(&a, here()), {"targets", "position 12"});
     }
   }

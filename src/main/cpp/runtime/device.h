@@ -21,6 +21,8 @@
 /// A kernel for at most `threads` threads a block, compiled so that `blocks` blocks fit on a multiprocessor.
 #define MOLFUSE_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define MOLFUSE_UNROLL _Pragma("unroll")
+#define MOLFUSE_PRAGMA(text) _Pragma(#text)
+#define MOLFUSE_UNROLL_BY(count) MOLFUSE_PRAGMA(unroll count)
 #define MOLFUSE_GRID_CONSTANT __grid_constant__
 
 namespace molfuse {
@@ -192,6 +194,14 @@ MOLFUSE_DEVICE bf16 from_float<bf16>(float value) { return {__bfloat16_as_ushort
 
 /// Within two units in the last place over all of f32.
 MOLFUSE_DEVICE float exp(float x) { return ::expf(x); }
+/// 2^x within two units in the last place; 0 where that is no normal number. One instruction of the special function unit.
+MOLFUSE_DEVICE float exp2_fast(float x) {
+  float value;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+  return value;
+}
+/// The larger number; where one is NaN, the other.
+MOLFUSE_DEVICE float larger(float a, float b) { return ::fmaxf(a, b); }
 MOLFUSE_DEVICE float log(float x) { return ::logf(x); }
 MOLFUSE_DEVICE float log_one_plus(float x) { return ::log1pf(x); }
 MOLFUSE_DEVICE float square_root(float x) { return ::sqrtf(x); }

@@ -5,12 +5,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "simt/simt.h"
 
 #define MOLFUSE_DEVICE inline
 #define MOLFUSE_KERNEL(threads, blocks) inline void
 #define MOLFUSE_UNROLL
+#define MOLFUSE_UNROLL_BY(count)
 #define MOLFUSE_GRID_CONSTANT
 
 namespace molfuse {
@@ -255,6 +257,11 @@ inline void store_matrices(void* row, const uint32_t (&r)[4]) {
 }
 
 inline float exp(float x) { return std::exp(x); }
+inline float exp2_fast(float x) {
+  const float value = std::exp2(x);
+  return std::fabs(value) < std::numeric_limits<float>::min() ? 0.0f : value;
+}
+inline float larger(float a, float b) { return std::fmax(a, b); }
 inline float log(float x) { return std::log(x); }
 inline float log_one_plus(float x) { return std::log1p(x); }
 inline float square_root(float x) { return std::sqrt(x); }

@@ -312,6 +312,24 @@ TEST(Simt, AtomicOperationsReturnTheValueBefore) {
   EXPECT_EQ(before.size(), 256u);
 }
 
+TEST(Simt, FastPowersOfTwoAreWithinTwoUnitsAndFlushed) {
+  simt::run("powers", {}, 1, 0, [] {
+    for (float x = -125.75f; x < 127; x += 0.37f) {
+      const double exact = std::exp2(static_cast<double>(x));
+      EXPECT_NEAR(device::exp2_fast(x), exact, 2.4e-7 * exact) << x;
+    }
+    EXPECT_EQ(device::exp2_fast(0), 1);
+    EXPECT_EQ(device::exp2_fast(-126.5f), 0);
+    EXPECT_EQ(device::exp2_fast(-device::infinity()), 0);
+    EXPECT_EQ(device::exp2_fast(200), device::infinity());
+    EXPECT_TRUE(std::isnan(device::exp2_fast(device::quiet_nan())));
+    EXPECT_EQ(device::larger(-1, 2), 2);
+    EXPECT_EQ(device::larger(device::quiet_nan(), 2), 2);
+    EXPECT_EQ(device::larger(2, device::quiet_nan()), 2);
+    EXPECT_TRUE(std::isnan(device::larger(device::quiet_nan(), device::quiet_nan())));
+  });
+}
+
 TEST(Simt, SixteenBitTypesAreRoundedToNearestEven) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
     const f16 half{static_cast<uint16_t>(bits)};
