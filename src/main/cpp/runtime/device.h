@@ -21,7 +21,8 @@
 /// A kernel for at most `threads` threads a block, compiled so that `blocks` blocks fit on a multiprocessor.
 #define MOLFUSE_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define MOLFUSE_UNROLL _Pragma("unroll")
-#define MOLFUSE_UNROLL_BY(count) _Pragma("unroll count")
+#define MOLFUSE_PRAGMA(text) _Pragma(#text)
+#define MOLFUSE_UNROLL_BY(times) MOLFUSE_PRAGMA(unroll times)
 #define MOLFUSE_GRID_CONSTANT __grid_constant__
 
 namespace molfuse {

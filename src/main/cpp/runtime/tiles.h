@@ -97,25 +97,25 @@ MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* l
   const int lane = lane_index();
   if constexpr (TILES == 1) {
     // Four matrices at a time, too: two steps of the depth.
-    MOLFUSE_UNROLL_BY(4)
+    MOLFUSE_UNROLL_BY(2)
     for (int k = 0; k < Rows::kRowBytes / 32; k += 2) {
       uint32_t b[4];
       load_matrices(b, right + Rows::offset(right_row + (lane & 7), 2 * k + (lane >> 3)));
       multiply<T>(acc[0], left_rows<T, DIM>(left, row, k * Left<T>::kDepth), b[0], b[1]);
       multiply<T>(acc[0], left_rows<T, DIM>(left, row, (k + 1) * Left<T>::kDepth), b[2], b[3]);
     }
-    return;
-  }
-  // Not all at once: the code of a long row would not fit the instruction cache.
-  MOLFUSE_UNROLL_BY(4)
-  for (int k = 0; k < Rows::kRowBytes / 32; ++k) {
-    const Left<T> a = left_rows<T, DIM>(left, row, k * Left<T>::kDepth);
-    MOLFUSE_UNROLL
-    for (int n = 0; n + 1 < TILES; n += 2) {
-      uint32_t b[4];
-      load_matrices(b, right + Rows::offset(right_row + 8 * n + (lane & 7) + (lane >> 4 << 3), 2 * k + (lane >> 3 & 1)));
-      multiply<T>(acc[n], a, b[0], b[1]);
-      multiply<T>(acc[n + 1], a, b[2], b[3]);
+  } else {
+    // Not all at once: the code of a long row would not fit the instruction cache.
+    MOLFUSE_UNROLL_BY(4)
+    for (int k = 0; k < Rows::kRowBytes / 32; ++k) {
+      const Left<T> a = left_rows<T, DIM>(left, row, k * Left<T>::kDepth);
+      MOLFUSE_UNROLL
+      for (int n = 0; n < TILES; n += 2) {
+        uint32_t b[4];
+        load_matrices(b, right + Rows::offset(right_row + 8 * n + (lane & 7) + (lane >> 4 << 3), 2 * k + (lane >> 3 & 1)));
+        multiply<T>(acc[n], a, b[0], b[1]);
+        multiply<T>(acc[n + 1], a, b[2], b[3]);
+      }
     }
   }
 }

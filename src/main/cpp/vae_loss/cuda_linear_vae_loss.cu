@@ -160,6 +160,19 @@ MOLFUSE_DEVICE void clear(float (&acc)[TILES][4]) {
   }
 }
 
+/// Puts a warp's rows of accumulators, times a factor, into a tile.
+template <class PLAN, int TILES>
+MOLFUSE_DEVICE void put_rows(unsigned char* tile, int row, int column, const float (&acc)[TILES][4], float factor) {
+  const int g = lane_index() / 4, t = lane_index() % 4;
+  MOLFUSE_UNROLL
+  for (int n = 0; n < TILES; ++n) {
+    MOLFUSE_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      put_pair<typename PLAN::T, PLAN::kDim>(tile, row + g + 8 * r, column + 8 * n + 2 * t, acc[n][2 * r] * factor, acc[n][2 * r + 1] * factor);
+    }
+  }
+}
+
 /// Gradient of a token's loss by a logit.
 MOLFUSE_DEVICE float logit_gradient(float logit, float lse, int target, int k, float scale) {
   if (target < 0) return target == kWrong ? quiet_nan() : 0.0f;
@@ -329,7 +342,9 @@ MOLFUSE_KERNEL(kThreads, 1) linear_loss_rows(MOLFUSE_GRID_CONSTANT const LinearK
     }
     if (args.gradients == 0 || (!FUSED && args.grad_hidden.data == nullptr)) continue;
 
-    float out[kOutTiles][4];
+    // Half of the columns at a time, beside the weights' sums there are no registers for more.
+    constexpr int kHalves = FUSED && kOutTiles >= 4 ? 2 : 1, kHeld = kOutTiles / kHalves;
+    float out[kHeld][4];
     clear(out);
     for (int k0 = 0; any && k0 < classes; k0 += kSize) {
       if (class_tiles > 1 || backward) {
@@ -359,25 +374,34 @@ MOLFUSE_KERNEL(kThreads, 1) linear_loss_rows(MOLFUSE_GRID_CONSTANT const LinearK
         }
       }
       sync_block();
-      MOLFUSE_UNROLL
-      for (int depth = 0; depth < kSize; depth += Left<T>::kDepth) {
-        if (args.grad_hidden.data != nullptr) {
-          multiply_columns<T, PLAN::kDim, kOutTiles>(out, left_rows<T, kSize>(gradient, place.row, depth), weight, depth, place.out_column);
-        }
-        if constexpr (FUSED) {
+      if constexpr (FUSED) {
+        MOLFUSE_UNROLL
+        for (int depth = 0; depth < kSize; depth += Left<T>::kDepth) {
           multiply_columns<T, PLAN::kDim, kOutTiles>(out_weight, left_columns<T, kSize>(gradient, place.row, depth), hidden, depth, place.out_column);
+        }
+      } else {
+        MOLFUSE_UNROLL_BY(1)
+        for (int depth = 0; depth < kSize; depth += Left<T>::kDepth) {
+          multiply_columns<T, PLAN::kDim, kOutTiles>(out, left_rows<T, kSize>(gradient, place.row, depth), weight, depth, place.out_column);
         }
       }
     }
     if (args.grad_hidden.data == nullptr) continue;
     // By way of the hidden tile, whose rows are used up, to whole rows.
     sync_block();
-    MOLFUSE_UNROLL
-    for (int n = 0; n < kOutTiles; ++n) {
+    if constexpr (FUSED) {
       MOLFUSE_UNROLL
-      for (int r = 0; r < 2; ++r) {
-        put_pair<T, PLAN::kDim>(hidden, place.row + g + 8 * r, place.out_column + 8 * n + 2 * t, out[n][2 * r] * out_scale, out[n][2 * r + 1] * out_scale);
+      for (int half = 0; half < kHalves; ++half) {
+        const int column = place.out_column + half * kHeld * 8;
+        clear(out);
+        MOLFUSE_UNROLL
+        for (int depth = 0; any && depth < kSize; depth += Left<T>::kDepth) {
+          multiply_columns<T, PLAN::kDim, kHeld>(out, left_rows<T, kSize>(gradient, place.row, depth), weight, depth, column);
+        }
+        put_rows<PLAN, kHeld>(hidden, place.row, column, out, out_scale);
       }
+    } else {
+      put_rows<PLAN, kHeld>(hidden, place.row, place.out_column, out, out_scale);
     }
     sync_block();
     using Place = Tile<T, PLAN::kDim>;
