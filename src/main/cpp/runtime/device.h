@@ -224,6 +224,12 @@ MOLFUSE_DEVICE float quiet_nan() { return __builtin_nanf(""); }
 namespace molfuse {
 namespace device {
 
+/// Two neighbours of a 16-bit type in one word, the first in its low half.
+template <class T>
+MOLFUSE_DEVICE uint32_t pack(float first, float second) {
+  return static_cast<uint32_t>(from_float<T>(first).bits) | static_cast<uint32_t>(from_float<T>(second).bits) << 16;
+}
+
 /// N neighbours of type T in one access.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Vector {

@@ -106,7 +106,7 @@ LossMatrix matrix_of(const molfuse_tensor& tensor) {
 }
 
 LossKernelArgs kernel_args(const VaeLossProblem& p, const LossArgs& a, DeviceCall& call) {
-  LossKernelArgs args{};
+  LossKernelArgs args = loss_kernel_args(a, p.targets, p.row_lse, p.nll, call);
   args.logits = p.logits;
   args.logits_batch = p.logits_batch;
   args.logits_token = p.logits_token;
@@ -117,24 +117,6 @@ LossKernelArgs kernel_args(const VaeLossProblem& p, const LossArgs& a, DeviceCal
   args.grad_batch = p.grad_batch;
   args.grad_token = p.grad_token;
   args.grad_class = p.grad_class;
-  args.batch = p.batch;
-  args.length = p.length;
-  args.classes = static_cast<int32_t>(p.classes);
-  args.targets = p.targets.data;
-  args.targets_batch = p.targets.batch;
-  args.targets_token = p.targets.token;
-  args.pad = p.targets.pad;
-  args.row_lse = matrix_of(p.row_lse);
-  args.nll = matrix_of(p.nll);
-  args.sum_reduction = a.reduction == MOLFUSE_REDUCTION_SUM;
-  args.beta = static_cast<float>(a.beta);
-  if (present(a.mean)) {
-    args.mean = matrix_of(a.mean);
-    args.log_var = matrix_of(a.log_var);
-    args.latent_type = a.mean.dtype;
-    args.dim = a.mean.size[1];
-  }
-  args.report = call.report();
   return args;
 }
 
@@ -159,36 +141,56 @@ int64_t loss_blocks(LossKernelArgs& args, int64_t needed, int64_t fitting, bool 
   return blocks;
 }
 
-void vae_loss_forward_device(const VaeLossProblem& p, const LossArgs& a, DeviceCall& call) {
-  refuse(p);
-  LossKernelArgs args = kernel_args(p, a, call);
+LossKernelArgs loss_kernel_args(const LossArgs& a, const TokenTargets& targets, const TokenValues& row_lse, const TokenValues& nll, DeviceCall& call) {
+  LossKernelArgs args{};
+  args.batch = a.batch;
+  args.length = a.length;
+  args.classes = static_cast<int32_t>(a.classes);
+  args.targets = targets.data;
+  args.targets_batch = targets.batch;
+  args.targets_token = targets.token;
+  args.pad = targets.pad;
+  args.row_lse = matrix_of(row_lse);
+  args.nll = matrix_of(nll);
+  args.sum_reduction = a.reduction == MOLFUSE_REDUCTION_SUM;
+  args.beta = static_cast<float>(a.beta);
+  if (present(a.mean)) {
+    args.mean = matrix_of(a.mean);
+    args.log_var = matrix_of(a.log_var);
+    args.latent_type = a.mean.dtype;
+    args.dim = a.mean.size[1];
+  }
+  args.report = call.report();
+  return args;
+}
+
+void begin_loss_forward(LossKernelArgs& args, const LossArgs& a, bool gradients, DeviceCall& call) {
   if (present(a.kl_sample)) {
     if (present(a.mean) && args.dim > 0) {
       args.kl_sample = matrix_of(a.kl_sample);
     } else {
-      for (int64_t b = 0; b < p.batch; ++b) call.zero(static_cast<float*>(a.kl_sample.data) + b * a.kl_sample.stride[0], sizeof(float));
+      for (int64_t b = 0; b < a.batch; ++b) call.zero(static_cast<float*>(a.kl_sample.data) + b * a.kl_sample.stride[0], sizeof(float));
     }
   }
-  const int64_t samples = present(a.mean) && args.dim > 0 ? p.batch : 0;
+  const int64_t samples = present(a.mean) && args.dim > 0 ? a.batch : 0;
   args.latent_blocks = std::min<int64_t>((samples + kWarps - 1) / kWarps, call.device().multiprocessors);
-  const int64_t tokens = p.batch * p.length;
-  if (p.grad_logits != nullptr && a.reduction == MOLFUSE_REDUCTION_MEAN && p.dtype != MOLFUSE_F16 && tokens > 0) {
-    // Few enough for every block of the main kernel to add their counts up itself.
-    const int64_t parts = std::min<int64_t>((tokens + 4 * kThreads - 1) / (4 * kThreads), 4 * call.device().multiprocessors);
-    int* counts = call.scratch<int>(parts);
-    call.launch("vae_loss count", count_tokens, {parts, 1, 1}, kThreads, kWarps * sizeof(int), args, counts);
-    args.counts = counts;
-    args.count_parts = static_cast<int32_t>(parts);
-  }
-  const int64_t blocks = launch_any(args, p.dtype, false, call);
+  const int64_t tokens = a.batch * a.length;
+  if (!gradients || a.reduction != MOLFUSE_REDUCTION_MEAN || tokens == 0) return;
+  // Few enough for every block of the main kernel to add their counts up itself.
+  const int64_t parts = std::min<int64_t>((tokens + 4 * kThreads - 1) / (4 * kThreads), 4 * call.device().multiprocessors);
+  int* counts = call.scratch<int>(parts);
+  call.launch("vae_loss count", count_tokens, {parts, 1, 1}, kThreads, kWarps * sizeof(int), args, counts);
+  args.counts = counts;
+  args.count_parts = static_cast<int32_t>(parts);
+}
+
+void finish_loss_forward(const LossKernelArgs& args, const LossArgs& a, int64_t blocks, DeviceCall& call) {
   const auto threads = static_cast<int>(std::clamp<int64_t>((blocks + kWarp - 1) / kWarp * kWarp, kWarp, kLossMostThreads));
   call.launch("vae_loss stats", write_stats, {1, 1, 1}, threads, kLossShared, args, static_cast<int>(blocks), a.reduction, static_cast<float*>(a.stats.data),
               a.stats.stride[0]);
 }
 
-void vae_loss_backward_device(const VaeLossProblem& p, const LossArgs& a, DeviceCall& call) {
-  refuse(p);
-  LossKernelArgs args = kernel_args(p, a, call);
+void begin_loss_backward(LossKernelArgs& args, const LossArgs& a) {
   args.grad_nll = matrix_of(a.grad_nll);
   if (present(a.stats)) {
     args.stats = static_cast<const float*>(a.stats.data);
@@ -201,9 +203,26 @@ void vae_loss_backward_device(const VaeLossProblem& p, const LossArgs& a, Device
   args.grad_kl_sample = matrix_of(a.grad_kl_sample);
   args.grad_mean = matrix_of(a.grad_mean);
   args.grad_log_var = matrix_of(a.grad_log_var);
-  if (p.grad_logits != nullptr && p.batch * p.length > 0) launch_any(args, p.dtype, true, call);
+}
+
+void launch_latent_backward(const LossKernelArgs& args, DeviceCall& call) {
   if (args.grad_mean.data == nullptr && args.grad_log_var.data == nullptr) return;
-  call.launch("vae_loss latent backward", latent_backward, {(p.batch * args.dim + kThreads - 1) / kThreads, 1, 1}, kThreads, 0, args);
+  call.launch("vae_loss latent backward", latent_backward, {(args.batch * args.dim + kThreads - 1) / kThreads, 1, 1}, kThreads, 0, args);
+}
+
+void vae_loss_forward_device(const VaeLossProblem& p, const LossArgs& a, DeviceCall& call) {
+  refuse(p);
+  LossKernelArgs args = kernel_args(p, a, call);
+  begin_loss_forward(args, a, p.grad_logits != nullptr && p.dtype != MOLFUSE_F16, call);
+  finish_loss_forward(args, a, launch_any(args, p.dtype, false, call), call);
+}
+
+void vae_loss_backward_device(const VaeLossProblem& p, const LossArgs& a, DeviceCall& call) {
+  refuse(p);
+  LossKernelArgs args = kernel_args(p, a, call);
+  begin_loss_backward(args, a);
+  if (p.grad_logits != nullptr && p.batch * p.length > 0) launch_any(args, p.dtype, true, call);
+  launch_latent_backward(args, call);
 }
 
 }  // namespace molfuse

@@ -6,7 +6,7 @@
 #include "molfuse/vae_loss.h"
 #include "runtime/dtype.h"
 #include "runtime/parallel.h"
-#include "vae_loss/loss.h"
+#include "vae_loss/linear_device.h"
 
 namespace molfuse {
 namespace {
@@ -30,7 +30,7 @@ int64_t leading_dimension(int64_t n) { return (divide_up(n, 16) | 1) * 16; }
 
 size_t element_of(const LinearLossProblem& p) { return p.dtype == MOLFUSE_F64 ? 8 : 4; }
 
-Call check_call(const molfuse_linear_vae_loss_args& a, bool backward) {
+Call check_call(const molfuse_linear_vae_loss_args& a, bool backward, bool on_device) {
   const int32_t dtype = a.hidden.dtype;
   if (!is_float(dtype)) invalid("hidden: expected element type f16, bf16, f32 or f64, got %s", molfuse_dtype_name(dtype));
   check_shape("hidden", a.hidden, {kAny, kAny, kAny});
@@ -45,7 +45,7 @@ Call check_call(const molfuse_linear_vae_loss_args& a, bool backward) {
     check_shape("weight_bias", a.weight_bias, {classes});
   }
   Call call{loss_args(a, dtype, batch, length, classes), {}, {}, a.weight, a.weight_bias, a.grad_hidden, a.grad_weight, a.grad_weight_bias};
-  const CheckedTargets checked = check_loss_inputs(call.args, false);
+  const CheckedTargets checked = check_loss_inputs(call.args, on_device);
   if (present(a.grad_hidden)) {
     check_dtype("grad_hidden", a.grad_hidden, {dtype});
     check_shape("grad_hidden", a.grad_hidden, {batch, length, channels});
@@ -91,6 +91,8 @@ Call check_call(const molfuse_linear_vae_loss_args& a, bool backward) {
     p.grad_token = a.grad_hidden.stride[1];
     p.grad_channel = channels == 1 ? 1 : a.grad_hidden.stride[2];
   }
+  // The rest is for the CPU's division into tasks, by the targets' values.
+  if (on_device) return call;
   if (backward && present(a.grad_nll)) {
     p.grad_nll = token_values(a.grad_nll);
   } else if (backward) {
@@ -229,6 +231,15 @@ void write_weight_gradient(const Call& call, const Plan& plan, const A* from, in
   });
 }
 
+#if defined(MOLFUSE_WITH_CUDA)
+void run_on_device(const molfuse_linear_vae_loss_args& a, const Call& call, DeviceCall& device) {
+  const LinearLossProblem& p = call.problem;
+  const LinearDeviceProblem problem{p.channels, p.classes,       a.hidden,      a.weight,           a.weight_bias,     p.targets,
+                                    p.row_lse,  p.nll,           a.grad_hidden, a.grad_weight,      a.grad_weight_bias};
+  p.backward ? linear_vae_loss_backward_device(problem, call.args, device) : linear_vae_loss_forward_device(problem, call.args, device);
+}
+#endif
+
 void run(Call& call, const molfuse_execution& caller) {
   LinearLossProblem& p = call.problem;
   // The product alone; the gradients' products only make it longer.
@@ -289,6 +300,19 @@ void run(Call& call, const molfuse_execution& caller) {
   }
 }
 
+void run_any(const molfuse_linear_vae_loss_args* args, const molfuse_execution* execution, const char* name, bool backward) {
+  const molfuse_execution where = read_execution(execution, name);
+  const molfuse_linear_vae_loss_args a = read_args(args, name);
+  Call call = check_call(a, backward, where.device_type == MOLFUSE_CUDA);
+#if defined(MOLFUSE_WITH_CUDA)
+  if (where.device_type == MOLFUSE_CUDA) {
+    DeviceCall device(where, name);
+    return run_on_device(a, call, device);
+  }
+#endif
+  run(call, where);
+}
+
 }  // namespace
 }  // namespace molfuse
 
@@ -297,21 +321,11 @@ using namespace molfuse;
 extern "C" {
 
 molfuse_status molfuse_linear_vae_loss_forward(const molfuse_linear_vae_loss_args* args, const molfuse_execution* execution) {
-  return guard([&] {
-    const molfuse_execution where = read_execution(execution, "molfuse_linear_vae_loss_forward");
-    refuse_device(where, "molfuse_linear_vae_loss_forward");
-    Call call = check_call(read_args(args, "molfuse_linear_vae_loss_forward"), false);
-    run(call, where);
-  });
+  return guard([&] { run_any(args, execution, "molfuse_linear_vae_loss_forward", false); });
 }
 
 molfuse_status molfuse_linear_vae_loss_backward(const molfuse_linear_vae_loss_args* args, const molfuse_execution* execution) {
-  return guard([&] {
-    const molfuse_execution where = read_execution(execution, "molfuse_linear_vae_loss_backward");
-    refuse_device(where, "molfuse_linear_vae_loss_backward");
-    Call call = check_call(read_args(args, "molfuse_linear_vae_loss_backward"), true);
-    run(call, where);
-  });
+  return guard([&] { run_any(args, execution, "molfuse_linear_vae_loss_backward", true); });
 }
 
 }  // extern "C"

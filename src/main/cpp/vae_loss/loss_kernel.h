@@ -59,6 +59,17 @@ constexpr size_t kLossShared = kLossMostThreads / 32 * sizeof(LossPartial);
 /// device at once, those of the latents included, so that all have an equal part. Allocates forward's partial sums.
 int64_t loss_blocks(LossKernelArgs& args, int64_t needed, int64_t fitting, bool backward, DeviceCall& call);
 
+// ---- what both losses do around their kernels
+
+/// Everything but logits and gradients.
+LossKernelArgs loss_kernel_args(const LossArgs&, const TokenTargets&, const TokenValues& row_lse, const TokenValues& nll, DeviceCall&);
+/// The latents' share of forward, and with `gradients` the counting of the tokens that a mean's gradient is divided by.
+void begin_loss_forward(LossKernelArgs&, const LossArgs&, bool gradients, DeviceCall&);
+/// Adds the blocks' sums up and writes the statistics.
+void finish_loss_forward(const LossKernelArgs&, const LossArgs&, int64_t blocks, DeviceCall&);
+void begin_loss_backward(LossKernelArgs&, const LossArgs&);
+void launch_latent_backward(const LossKernelArgs&, DeviceCall&);
+
 // Each launches its kernel over all tokens, and in forward over the latents, and returns the number of its blocks.
 /// Up to kRowsClasses classes, side by side.
 constexpr int64_t kRowsClasses = 1024;
