@@ -4,6 +4,8 @@
 
 #include "support.h"
 
+#include <ATen/core/dispatch/Dispatcher.h>
+
 namespace molfuse::test {
 namespace {
 
@@ -335,6 +337,25 @@ TEST(VaeLoss, WrongArgumentsAreNamed) {
   expect_invalid([&] { fused_linear(logits, at::randn({9, 7}), {}, targets, {}, {}, {}); }, {"weight", "[K, C]", "[9, 7]"});
   expect_invalid([&] { fused_linear(logits, at::randn({9, 8}), at::randn({8}), targets, {}, {}, {}); }, {"weight_bias", "[K]"});
   expect_invalid([&] { fused_linear(logits, at::randn({9, 8}), {}, targets * 9, {}, {}, {}); }, {"targets", "9"});
+}
+
+// What backward does on a device, where the factor is not known to the host; here on the CPU.
+TEST(VaeLoss, ScaleOperatorsMultiplyByTheUpstreamGradient) {
+  const auto scale = c10::Dispatcher::singleton().findSchemaOrThrow("molfuse::_vae_loss_scale", "");
+  const auto scale_in_place = c10::Dispatcher::singleton().findSchemaOrThrow("molfuse::_vae_loss_scale_", "");
+  for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    const Tensor gradient = at::randn({3, 5, 7}).to(type).transpose(1, 2), stats = at::tensor({1.0f, 2.0f, 3.0f, 4.0f, 50.0f, 6.0f});
+    const Tensor upstream = at::tensor({0.5f, 0.25f, 0.0f, 0.125f, 0.0f, 0.0f});
+    const double factor = type == at::kHalf ? 1.25 / 50 : 1.25;
+    const auto call = scale.typed<Tensor(const Tensor&, const Tensor&, const Tensor&, int64_t, at::ScalarType)>();
+    const Tensor out = call.call(gradient, stats, upstream, 0, type);
+    EXPECT_EQ(out.strides(), gradient.strides());
+    EXPECT_LE(max_abs(out.to(at::kDouble) - gradient.to(at::kDouble) * factor), small_atol(type) * 4);
+    const Tensor copy = gradient.clone();
+    scale_in_place.typed<void(Tensor, const Tensor&, const Tensor&, int64_t, at::ScalarType)>().call(copy, stats, upstream, 0, type);
+    EXPECT_TRUE(copy.equal(out));
+    EXPECT_EQ(call.call(meta(gradient), meta(stats), meta(upstream), 0, type).sizes(), gradient.sizes());
+  }
 }
 
 }  // namespace

@@ -846,3 +846,62 @@ TEST(VaeLoss, BadArgumentsAreRefusedByName) {
   execution.device_type = 7;
   expect_invalid(molfuse_vae_loss_forward(&good, &execution), {"device_type"});
 }
+
+TEST(VaeLoss, ScalesWhatForwardWrote) {
+  Random random(41);
+  for (const int32_t input : kFloatTypes) {
+    const int32_t wide = input == MOLFUSE_F64 ? MOLFUSE_F64 : MOLFUSE_F32;
+    for (const int32_t dtype : {input, wide}) {
+      for (const int32_t reduction : {MOLFUSE_REDUCTION_MEAN, MOLFUSE_REDUCTION_SUM}) {
+        for (const int64_t count : {0, 1, 7, 1003}) {
+          TestTensor gradient = TestTensor::random(random, dtype, {count}), out(dtype, {count});
+          TestTensor stats = TestTensor::of(wide, {6}, {1, 2, 3, 4, 50, 6}), upstream = TestTensor::of(wide, {6}, {0.5, 0.25, 9, 0.125, 9, 9});
+          auto a = zeroed<molfuse_vae_loss_scale_args>();
+          a.gradient = gradient.view();
+          a.out = out.view();
+          a.stats = stats.view();
+          a.grad_stats = upstream.view();
+          a.reduction = reduction;
+          a.input_dtype = input;
+          double factor = 0.75 + (reduction == MOLFUSE_REDUCTION_SUM ? 0.125 * 4 / (50 + 1e-8) : 0.125 * 4);
+          if (reduction == MOLFUSE_REDUCTION_MEAN && input == MOLFUSE_F16) factor /= 50 + 1e-8;
+          const std::vector<double> before = gradient.values();
+          ASSERT_EQ(molfuse_vae_loss_scale(&a, here()), MOLFUSE_OK) << molfuse_last_error();
+          EXPECT_TRUE(out.unharmed());
+          EXPECT_EQ(gradient.values(), before);
+          for (int64_t n = 0; n < count; ++n) EXPECT_NEAR(out[n], before[static_cast<size_t>(n)] * factor, small_atol(dtype) * 4);
+          // In place, and by an infinite perplexity that nobody differentiates.
+          stats.set(MOLFUSE_VAE_PERPLEXITY, std::numeric_limits<double>::infinity());
+          upstream = TestTensor::of(wide, {6}, {0.75, 0.25, 0, 0, 0, 0});
+          a.out = gradient.view();
+          a.stats = stats.view();
+          a.grad_stats = upstream.view();
+          ASSERT_EQ(molfuse_vae_loss_scale(&a, here()), MOLFUSE_OK) << molfuse_last_error();
+          const bool divided = reduction == MOLFUSE_REDUCTION_MEAN && input == MOLFUSE_F16;
+          std::vector<double> expected = before;
+          for (double& value : expected) value = divided ? value / 50 : value;
+          EXPECT_LE(max_difference(gradient.values(), expected), divided ? small_atol(dtype) : 0);
+        }
+      }
+    }
+  }
+  TestTensor line(MOLFUSE_F32, {8}), stats(MOLFUSE_F32, {6}), half(MOLFUSE_F16, {8});
+  auto good = zeroed<molfuse_vae_loss_scale_args>();
+  good.gradient = good.out = line.view();
+  good.stats = good.grad_stats = stats.view();
+  good.input_dtype = MOLFUSE_F32;
+  auto refuse = [&](const std::function<void(molfuse_vae_loss_scale_args&)>& change, std::initializer_list<const char*> parts,
+                    molfuse_status status = MOLFUSE_INVALID_ARGUMENT) {
+    auto a = good;
+    change(a);
+    expect_status(molfuse_vae_loss_scale(&a, here()), status, parts);
+  };
+  refuse([&](auto& a) { a.gradient = half.view(); }, {"out", "f16"});
+  refuse([&](auto& a) { a.gradient = a.out = half.view(); }, {"gradient", "f32", "f16"});
+  refuse([](auto& a) { a.out.size[0] = 7; }, {"out", "[8]"});
+  refuse([](auto& a) { a.gradient.stride[0] = 2; }, {"gradient", "stride 1"}, MOLFUSE_UNSUPPORTED);
+  refuse([](auto& a) { a.stats.size[0] = 5; }, {"stats", "[6]"});
+  refuse([](auto& a) { a.grad_stats.data = nullptr; }, {"grad_stats"});
+  refuse([](auto& a) { a.reduction = MOLFUSE_REDUCTION_NONE; }, {"reduction"});
+  refuse([](auto& a) { a.input_dtype = MOLFUSE_I64; }, {"input_dtype", "int64"});
+}

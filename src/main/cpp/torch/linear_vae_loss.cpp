@@ -201,10 +201,12 @@ class LinearVaeLossFunction : public torch::autograd::Function<LinearVaeLossFunc
                      needs_mean, needs_log_var});
       }
       if (!unreduced) {
-        const Tensor factor = recon_factor(stats, *upstream.stats, reduction, hidden.scalar_type());
-        if (ctx->needs_input_grad(0)) gradients[0] = scaled_gradient(saved[8], factor);
-        if (ctx->needs_input_grad(1)) gradients[1] = scaled_gradient(saved[9], factor);
-        if (needs_bias) gradients[2] = scaled_gradient(saved[10], factor);
+        const auto scaled = [&](const Tensor& made) {
+          return scaled_gradient(made, stats, *upstream.stats, reduction, hidden.scalar_type());
+        };
+        if (ctx->needs_input_grad(0)) gradients[0] = scaled(saved[8]);
+        if (ctx->needs_input_grad(1)) gradients[1] = scaled(saved[9]);
+        if (needs_bias) gradients[2] = scaled(saved[10]);
       }
       if (gradients[1].defined()) gradients[1] = gradients[1].to(weight.scalar_type());
       if (gradients[2].defined()) gradients[2] = gradients[2].to(weight_bias->scalar_type());

@@ -5,9 +5,9 @@
 // For mean and sum the gradient of the logits comes out of the forward pass, which has each row and its exponentials in cache; backward
 // only multiplies it by the upstream gradient, and the logits are not kept. For none, whose upstream gradient differs by token, and for
 // inplace_backward, where the gradient takes the logits' memory, backward computes it.
-#include <limits>
-
 #include "torch/vae_loss.h"
+
+#include <torch/csrc/autograd/graph_task.h>
 
 namespace molfuse::torch_ops {
 
@@ -70,33 +70,61 @@ double factor_value(const Tensor& stats, const Tensor& grad_stats, int64_t reduc
   return reduction == MOLFUSE_REDUCTION_MEAN && input_type == at::kHalf ? factor / count : factor;
 }
 
-}  // namespace
+using ScaleSignature = Tensor(const Tensor& gradient, const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type);
+using ScaleInPlaceSignature = void(Tensor gradient, const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type);
 
-Tensor recon_factor(const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type) {
-  if (stats.is_cpu()) {
-    const double value = stats.scalar_type() == at::kDouble ? factor_value<double>(stats, grad_stats, reduction, input_type)
-                                                            : factor_value<float>(stats, grad_stats, reduction, input_type);
-    return at::scalar_tensor(value, at::kDouble);
-  }
-  // On a device the same, where the numbers are. Clamped, since an infinite perplexity that nobody differentiates must not make a NaN.
-  Tensor slope = stats[MOLFUSE_VAE_PERPLEXITY].clamp_max(std::numeric_limits<float>::max());
-  if (reduction == MOLFUSE_REDUCTION_SUM) slope = slope / (stats[MOLFUSE_VAE_TOKEN_COUNT] + 1e-8);
-  Tensor factor =
-      at::addcmul(grad_stats[MOLFUSE_VAE_TOTAL] + grad_stats[MOLFUSE_VAE_RECON], grad_stats[MOLFUSE_VAE_PERPLEXITY], slope);
-  if (reduction == MOLFUSE_REDUCTION_MEAN && input_type == at::kHalf) factor = factor / (stats[MOLFUSE_VAE_TOKEN_COUNT] + 1e-8);
-  return factor;
+/// All of a dense tensor, as one line in the order of memory.
+molfuse_tensor line(const char* name, const Tensor& tensor) {
+  TORCH_INTERNAL_ASSERT(tensor.is_non_overlapping_and_dense());
+  molfuse_tensor whole = view(name, tensor);
+  whole.ndim = 1;
+  whole.size[0] = tensor.numel();
+  whole.stride[0] = 1;
+  return whole;
 }
 
-Tensor scaled_gradient(const Tensor& gradient, const Tensor& factor) {
-  if (factor.is_cpu()) {
-    // The usual case, total.backward(): nothing to multiply.
-    const double value = factor.item().toDouble();
-    return value == 1.0 ? gradient : gradient * value;  // by a number, libtorch multiplies f16 and bf16 in f32
+void vae_loss_scale_out(const Tensor& gradient, const Tensor& out, const Tensor& stats, const Tensor& grad_stats, int64_t reduction,
+                        at::ScalarType input_type) {
+  molfuse_vae_loss_scale_args args{};
+  args.struct_size = sizeof(args);
+  args.gradient = line("gradient", gradient);
+  args.out = line("out", out);
+  args.stats = view("stats", stats);
+  args.grad_stats = view("grad_stats", grad_stats);
+  args.reduction = static_cast<int32_t>(reduction);
+  args.input_dtype = view("input", at::empty({0}, at::TensorOptions(input_type))).dtype;
+  const Execution execution(gradient);
+  check_status(molfuse_vae_loss_scale(&args, execution.get()), "vae_loss backward");
+}
+
+Tensor vae_loss_scale(const Tensor& gradient, const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type) {
+  Tensor out = at::empty_like(gradient);
+  vae_loss_scale_out(gradient, out, stats, grad_stats, reduction, input_type);
+  return out;
+}
+void vae_loss_scale_in_place(Tensor gradient, const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type) {
+  vae_loss_scale_out(gradient, gradient, stats, grad_stats, reduction, input_type);
+}
+Tensor vae_loss_scale_meta(const Tensor& gradient, const Tensor&, const Tensor&, int64_t, at::ScalarType) { return at::empty_like(gradient); }
+void vae_loss_scale_in_place_meta(Tensor, const Tensor&, const Tensor&, int64_t, at::ScalarType) {}
+
+}  // namespace
+
+Tensor scaled_gradient(const Tensor& gradient, const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type) {
+  if (stats.is_cpu()) {
+    // The usual case, total.backward(): nothing to multiply. By a number, libtorch multiplies f16 and bf16 in f32.
+    const double value = stats.scalar_type() == at::kDouble ? factor_value<double>(stats, grad_stats, reduction, input_type)
+                                                            : factor_value<float>(stats, grad_stats, reduction, input_type);
+    return value == 1.0 ? gradient : gradient * value;
   }
-  // On a device the value is not known here, and a tensor would be rounded to the gradient's type first: a loss scale of
-  // 65536 is infinite in f16.
-  if (gradient.scalar_type() == factor.scalar_type()) return gradient * factor;
-  return gradient.to(factor.scalar_type()).mul_(factor).to(gradient.scalar_type());
+  // On a device the value is not known here. In place, there is nothing to do where it is 1.
+  if (torch::autograd::get_current_graph_task_keep_graph()) {
+    static const auto op = find_operator<ScaleSignature>("molfuse::_vae_loss_scale");
+    return op.call(gradient, stats, grad_stats, reduction, input_type);
+  }
+  static const auto op = find_operator<ScaleInPlaceSignature>("molfuse::_vae_loss_scale_");
+  op.call(gradient, stats, grad_stats, reduction, input_type);
+  return gradient;
 }
 
 variable_list split_stats(const Tensor& stats) { return stats.unbind(0); }
@@ -272,7 +300,9 @@ class VaeLossFunction : public torch::autograd::Function<VaeLossFunction> {
  public:
   static variable_list forward(AutogradContext* ctx, const Tensor& logits, const OptionalTensor& mean,
                                const OptionalTensor& log_var, const LossCall& call, const SavedOnly& targets) {
-    const bool in_forward = call.reduction != MOLFUSE_REDUCTION_NONE && !call.inplace_backward && logits.requires_grad();
+    // In f16 the gradient always has to be scaled afterwards, which on a device costs more than to make it in backward.
+    const bool in_forward = call.reduction != MOLFUSE_REDUCTION_NONE && !call.inplace_backward && logits.requires_grad() &&
+                            (logits.is_cpu() || logits.scalar_type() != at::kHalf);
     auto [stats, row_lse, nll, kl_sample, grad_logits] =
         call_forward(logits, targets.tensor, mean, log_var, call, in_forward ? kSaveGradient : kSaveRowLse);
     // The scalars returned share the memory of stats, so that a change of one in place must not reach what backward reads. With the
@@ -312,7 +342,7 @@ class VaeLossFunction : public torch::autograd::Function<VaeLossFunction> {
         if (in_place) gradients[0] = target_memory;
       }
       if (made && needs_logits) {
-        gradients[0] = scaled_gradient(logits, recon_factor(saved[4], *upstream.stats, integers[1], logits.scalar_type()));
+        gradients[0] = scaled_gradient(logits, saved[4], *upstream.stats, integers[1], logits.scalar_type());
       }
     }
     if (in_place) torch::autograd::impl::bump_version(logits);
@@ -378,6 +408,8 @@ FourTensors vae_loss_unreduced_autocast(const Tensor& logits, const Tensor& targ
 }
 
 TORCH_LIBRARY_FRAGMENT(molfuse, m) {
+  m.def("_vae_loss_scale(Tensor gradient, Tensor stats, Tensor grad_stats, int reduction, ScalarType input_type) -> Tensor");
+  m.def("_vae_loss_scale_(Tensor(a!) gradient, Tensor stats, Tensor grad_stats, int reduction, ScalarType input_type) -> ()");
   m.def(
       "vae_loss(Tensor logits, Tensor targets, Tensor? mean=None, Tensor? log_var=None, float beta=1.0, int pad_index=0, "
       "str reduction='mean', bool class_second=False, bool inplace_backward=False) -> (Tensor total, Tensor recon, Tensor kl, "
@@ -401,12 +433,16 @@ TORCH_LIBRARY_FRAGMENT(molfuse, m) {
 void register_kernels(torch::Library& m) {
   m.impl("_vae_loss_forward", TORCH_FN(vae_loss_forward));
   m.impl("_vae_loss_backward", TORCH_FN(vae_loss_backward));
+  m.impl("_vae_loss_scale", TORCH_FN(vae_loss_scale));
+  m.impl("_vae_loss_scale_", TORCH_FN(vae_loss_scale_in_place));
 }
 TORCH_LIBRARY_IMPL(molfuse, CPU, m) { register_kernels(m); }
 TORCH_LIBRARY_IMPL(molfuse, CUDA, m) { register_kernels(m); }
 TORCH_LIBRARY_IMPL(molfuse, Meta, m) {
   m.impl("_vae_loss_forward", TORCH_FN(vae_loss_forward_meta));
   m.impl("_vae_loss_backward", TORCH_FN(vae_loss_backward_meta));
+  m.impl("_vae_loss_scale", TORCH_FN(vae_loss_scale_meta));
+  m.impl("_vae_loss_scale_", TORCH_FN(vae_loss_scale_in_place_meta));
 }
 
 void register_autocast(torch::Library& m) {

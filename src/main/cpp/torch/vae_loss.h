@@ -93,10 +93,8 @@ struct LossGradients {
   bool any() const { return has(stats) || has(nll) || has(kl_sample); }
 };
 
-/// S []: d(upstream loss) / d(what forward's gradients are of), through total, recon and perplexity.
-Tensor recon_factor(const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type);
-
-/// A gradient that forward made, times the factor.
-Tensor scaled_gradient(const Tensor& gradient, const Tensor& factor);
+/// A gradient that forward made, times the upstream gradient of what it is of: through total, recon and perplexity. On a device it may be the
+/// memory of `gradient`, if the autograd graph is not kept.
+Tensor scaled_gradient(const Tensor& gradient, const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type);
 
 }  // namespace molfuse::torch_ops

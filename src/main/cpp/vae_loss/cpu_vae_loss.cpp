@@ -339,9 +339,23 @@ void backward_tile_any(const VaeLossProblem& p, int64_t b, int64_t begin, int64_
   });
 }
 
+void scale_any(int32_t dtype, const void* from, void* to, int64_t count, double factor) {
+  with_type(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    using A = accumulate_t<T>;
+    const T* const x = static_cast<const T*>(from);
+    T* const y = static_cast<T*>(to);
+    const A by = static_cast<A>(factor);
+    for (int64_t n = 0; n < count; n += width<A>) {
+      const int64_t left = count - n;
+      write_lanes(y + n, 1, left, read_lanes(x + n, 1, left) * by);
+    }
+  });
+}
+
 }  // namespace
 
-const VaeLossKernels vae_loss_kernels = {forward_rows_any, backward_rows_any, forward_tile_any, backward_tile_any};
+const VaeLossKernels vae_loss_kernels = {forward_rows_any, backward_rows_any, forward_tile_any, backward_tile_any, scale_any};
 
 }  // namespace MOLFUSE_ISA
 }  // namespace molfuse

@@ -99,6 +99,32 @@ MOLFUSE_KERNEL(kThreads, 2) latent_backward(MOLFUSE_GRID_CONSTANT const LossKern
   }
 }
 
+struct ScaleArgs {
+  const void* gradient;
+  void* out;
+  int64_t count;
+  LossKernelArgs loss;  // for backward_scale: statistics and upstream gradients
+  int32_t divided;      // the gradient of a mean is divided by the number of tokens already
+};
+
+/// N > 1: both begin at 16 bytes. Nothing is touched where the factor is 1 and there is nowhere else to write to.
+template <class T, int N>
+MOLFUSE_KERNEL(kThreads, 4) scale_gradient(MOLFUSE_GRID_CONSTANT const ScaleArgs args) {
+  const float factor = backward_scale(args.loss, args.divided == 0);
+  if (factor == 1 && args.out == args.gradient) return;
+  const T* from = static_cast<const T*>(args.gradient);
+  T* to = static_cast<T*>(args.out);
+  const int64_t step = static_cast<int64_t>(grid_x()) * kThreads * N;
+  int64_t n = (static_cast<int64_t>(block_x()) * kThreads + thread_index()) * N;
+  for (; n + N <= args.count; n += step) {
+    Vector<T, N> v = load(reinterpret_cast<const Vector<T, N>*>(from + n));
+    MOLFUSE_UNROLL
+    for (int i = 0; i < N; ++i) v.item[i] = from_float<T>(to_float(v.item[i]) * factor);
+    store_once(reinterpret_cast<Vector<T, N>*>(to + n), v);
+  }
+  for (; n < args.count; ++n) store(to + n, from_float<T>(to_float(load(from + n)) * factor));
+}
+
 LossMatrix matrix_of(const TokenValues& values) { return {values.data, values.batch, values.token}; }
 LossMatrix matrix_of(const molfuse_tensor& tensor) {
   if (!present(tensor)) return {nullptr, 0, 0};
@@ -111,8 +137,13 @@ LossKernelArgs kernel_args(const VaeLossProblem& p, const LossArgs& a, DeviceCal
   args.logits_batch = p.logits_batch;
   args.logits_token = p.logits_token;
   args.logits_class = p.logits_class;
-  const int64_t last = (p.batch - 1) * p.logits_batch + (p.length - 1) * p.logits_token + (p.classes - 1) * p.logits_class;
-  args.logits_end = static_cast<const char*>(p.logits) + (last + 1) * static_cast<int64_t>(molfuse_dtype_size(p.dtype));
+  int64_t lowest = 0, highest = 0;
+  for (const auto& [size, stride] : {std::pair<int64_t, int64_t>{p.batch, p.logits_batch}, {p.length, p.logits_token}, {p.classes, p.logits_class}}) {
+    (stride < 0 ? lowest : highest) += (size - 1) * stride;
+  }
+  const auto element = static_cast<int64_t>(molfuse_dtype_size(p.dtype));
+  args.logits_begin = static_cast<const char*>(p.logits) + lowest * element;
+  args.logits_end = static_cast<const char*>(p.logits) + (highest + 1) * element;
   args.grad = p.grad_logits;
   args.grad_batch = p.grad_batch;
   args.grad_token = p.grad_token;
@@ -208,6 +239,33 @@ void begin_loss_backward(LossKernelArgs& args, const LossArgs& a) {
 void launch_latent_backward(const LossKernelArgs& args, DeviceCall& call) {
   if (args.grad_mean.data == nullptr && args.grad_log_var.data == nullptr) return;
   call.launch("vae_loss latent backward", latent_backward, {(args.batch * args.dim + kThreads - 1) / kThreads, 1, 1}, kThreads, 0, args);
+}
+
+namespace {
+
+template <class T>
+void scale_of(ScaleArgs& args, DeviceCall& call) {
+  constexpr int kWide = 16 / static_cast<int>(sizeof(T));
+  const bool wide = (reinterpret_cast<uintptr_t>(args.gradient) | reinterpret_cast<uintptr_t>(args.out)) % 16 == 0;
+  const int64_t elements = int64_t{kThreads} * (wide ? kWide : 1), blocks = std::min<int64_t>((args.count + elements - 1) / elements, int64_t{8} * call.device().multiprocessors);
+  call.launch("vae_loss scale", wide ? scale_gradient<T, kWide> : scale_gradient<T, 1>, {blocks, 1, 1}, kThreads, 0, args);
+}
+
+}  // namespace
+
+void vae_loss_scale_device(const molfuse_vae_loss_scale_args& a, DeviceCall& call) {
+  ScaleArgs args{a.gradient.data, a.out.data, a.gradient.size[0], {}, a.reduction == MOLFUSE_REDUCTION_MEAN && a.input_dtype != MOLFUSE_F16};
+  args.loss.stats = static_cast<const float*>(a.stats.data);
+  args.loss.stats_stride = a.stats.stride[0];
+  args.loss.grad_stats = static_cast<const float*>(a.grad_stats.data);
+  args.loss.grad_stats_stride = a.grad_stats.stride[0];
+  args.loss.sum_reduction = a.reduction == MOLFUSE_REDUCTION_SUM;
+  switch (a.gradient.dtype) {
+    case MOLFUSE_F32: return scale_of<float>(args, call);
+    case MOLFUSE_F16: return scale_of<f16>(args, call);
+    case MOLFUSE_BF16: return scale_of<bf16>(args, call);
+    default: unsupported("vae_loss_scale: f64 is for the CPU only");
+  }
 }
 
 void vae_loss_forward_device(const VaeLossProblem& p, const LossArgs& a, DeviceCall& call) {

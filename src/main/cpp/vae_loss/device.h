@@ -10,5 +10,7 @@ namespace molfuse {
 /// grad_logits of the problem, if not NULL, is written for an upstream gradient of one; see molfuse/vae_loss.h.
 void vae_loss_forward_device(const VaeLossProblem&, const LossArgs&, DeviceCall&);
 void vae_loss_backward_device(const VaeLossProblem&, const LossArgs&, DeviceCall&);
+/// A checked call.
+void vae_loss_scale_device(const molfuse_vae_loss_scale_args&, DeviceCall&);
 
 }  // namespace molfuse

@@ -63,6 +63,8 @@ struct VaeLossKernels {
   /// Tokens begin..end-1 of sample b, at most kTileTokens, with stride 1 in T of logits (and grad_logits).
   void (*forward_tile)(const VaeLossProblem&, int64_t b, int64_t begin, int64_t end, TokenSums*);
   void (*backward_tile)(const VaeLossProblem&, int64_t b, int64_t begin, int64_t end, void* scratch);
+  /// to = factor * from, elements of dtype side by side.
+  void (*scale)(int32_t dtype, const void* from, void* to, int64_t count, double factor);
 };
 
 MOLFUSE_DECLARE_CPU_TABLE(VaeLossKernels, vae_loss_kernels)

@@ -23,7 +23,7 @@ struct LossMatrix {  // [B,T] or [B,L]
 struct LossKernelArgs {
   const void* logits;
   int64_t logits_batch, logits_token, logits_class;
-  const void* logits_end;  // behind the last element
+  const void *logits_begin, *logits_end;  // of all elements: the lowest one, and behind the highest
   void* grad;              // null: not wanted
   int64_t grad_batch, grad_token, grad_class;
   int64_t batch, length;
@@ -127,15 +127,16 @@ MOLFUSE_DEVICE int target_of(const LossKernelArgs& args, int64_t value, int64_t 
   return kWrong;
 }
 
-/// d(loss)/d(nll) in backward, the same for every token (without grad_nll).
-MOLFUSE_DEVICE float backward_scale(const LossKernelArgs& args) {
+/// d(loss)/d(nll) in backward, the same for every token (without grad_nll); of a mean, times the number of tokens unless `divide`.
+MOLFUSE_DEVICE float backward_scale(const LossKernelArgs& args, bool divide = true) {
   if (args.grad_stats == nullptr) return 0.0f;
   const float count = load(args.stats + MOLFUSE_VAE_TOKEN_COUNT * args.stats_stride) + kCountEpsilon;
   const float direct = load(args.grad_stats + MOLFUSE_VAE_TOTAL * args.grad_stats_stride) + load(args.grad_stats + MOLFUSE_VAE_RECON * args.grad_stats_stride);
   float perplexity = load(args.grad_stats + MOLFUSE_VAE_PERPLEXITY * args.grad_stats_stride);
   // An infinite perplexity that nobody differentiates must not make a NaN.
   if (perplexity != 0) perplexity *= load(args.stats + MOLFUSE_VAE_PERPLEXITY * args.stats_stride);
-  return args.sum_reduction != 0 ? direct + perplexity / count : (direct + perplexity) / count;
+  if (args.sum_reduction != 0) return direct + perplexity / count;
+  return divide ? (direct + perplexity) / count : direct + perplexity;
 }
 /// The same in forward's gradient: every block adds up the counts that the blocks of count_tokens left. All threads must call it.
 MOLFUSE_DEVICE float forward_scale(const LossKernelArgs& args) {
@@ -277,10 +278,10 @@ MOLFUSE_DEVICE int span_head(const T* from) {
 template <class T>
 MOLFUSE_DEVICE void copy_chunk(const LossKernelArgs& args, void* to, const T* from, int head, int q) {
   const T* at = from - head + static_cast<int64_t>(q) * kChunk<T>;
-  const T* end = static_cast<const T*>(args.logits_end);
-  if (at >= static_cast<const T*>(args.logits) && at + kChunk<T> <= end) return copy_async(to, at);
+  const T *begin = static_cast<const T*>(args.logits_begin), *end = static_cast<const T*>(args.logits_end);
+  if (at >= begin && at + kChunk<T> <= end) return copy_async(to, at);
   for (int i = 0; i < kChunk<T>; ++i) {
-    if (at + i >= static_cast<const T*>(args.logits) && at + i < end) store(static_cast<T*>(to) + i, load(at + i));
+    if (at + i >= begin && at + i < end) store(static_cast<T*>(to) + i, load(at + i));
   }
 }
 

@@ -75,6 +75,23 @@ typedef struct molfuse_vae_loss_args {
 MOLFUSE_API molfuse_status molfuse_vae_loss_forward(const molfuse_vae_loss_args* args, const molfuse_execution* execution);
 MOLFUSE_API molfuse_status molfuse_vae_loss_backward(const molfuse_vae_loss_args* args, const molfuse_execution* execution);
 
+/** A gradient that forward of either loss wrote (mean and sum), and what backward makes of it. */
+typedef struct molfuse_vae_loss_scale_args {
+  size_t struct_size;
+  molfuse_tensor gradient;   /**< f16, bf16, f32 or f64 [n], contiguous: what forward wrote, as one line */
+  molfuse_tensor out;        /**< like gradient; may be its memory */
+  molfuse_tensor stats;      /**< S [6], of forward */
+  molfuse_tensor grad_stats; /**< S [6]: the upstream gradients */
+  int32_t reduction;
+  int32_t input_dtype;       /**< of logits or hidden: forward's gradients of a mean are of the sum if it is f16 */
+} molfuse_vae_loss_scale_args;
+
+/**
+ * out = gradient times the upstream gradient of recon's sum, through total, recon and perplexity. The factor is read where the gradient
+ * is: no wait for a device. Where it is 1 (total.backward()) and out is gradient's memory, nothing is read or written.
+ */
+MOLFUSE_API molfuse_status molfuse_vae_loss_scale(const molfuse_vae_loss_scale_args* args, const molfuse_execution* execution);
+
 /**
  * The same loss of logits = hidden . weight^T + weight_bias, where logits exist only as tiles in cache.
  * forward, when given the grad_* outputs, computes in the same pass the gradients of recon-sum (that is of sum(mask*nll)
