@@ -101,8 +101,7 @@ struct Problem {
     TestTensor out(c.dtype, query.sizes(), order, gap), lse(wide(), {c.batch, c.heads, c.queries});
     TestTensor grad_query(c.dtype, query.sizes(), order, gap), grad_key(c.dtype, key.sizes(), order, gap),
         grad_value(c.dtype, key.sizes(), order, gap), grad_bias, grad_relative;
-    auto execution = zeroed<molfuse_execution>();
-    execution.num_threads = c.threads;
+    const molfuse_execution execution = execution_here(c.threads);
     a.out = out.view();
     a.lse = lse.view();
     EXPECT_EQ(molfuse_attention_forward(&a, &execution), MOLFUSE_OK) << molfuse_last_error();
@@ -560,13 +559,13 @@ TEST(Attention, PackedFormEqualsEachSequenceAlone) {
     a.causal = 1;
     a.out = out.view();
     a.lse = lse.view();
-    ASSERT_EQ(molfuse_attention_forward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+    ASSERT_EQ(molfuse_attention_forward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
     a.grad_out = grad_out.view();
     a.grad_query = grad_query.view();
     a.grad_key = grad_key.view();
     a.grad_value = grad_value.view();
     a.grad_relative_bias = grad_relative.view();
-    ASSERT_EQ(molfuse_attention_backward(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+    ASSERT_EQ(molfuse_attention_backward(&a, here()), MOLFUSE_OK) << molfuse_last_error();
     std::vector<double> relative_sum(static_cast<size_t>(relative.count()), 0.0);
     for (size_t b = 0; b + 1 < cu_q.size(); ++b) {
       const int64_t q0 = static_cast<int64_t>(cu_q[b]), k0 = static_cast<int64_t>(cu_k[b]);
@@ -656,7 +655,7 @@ TEST(Attention, DecodeEqualsTheLastRowOfForward) {
         a.lengths = lengths.view();
         a.relative_bias = whole.relative.view();
         a.out = out.view();
-        ASSERT_EQ(molfuse_attention_decode(&a, nullptr), MOLFUSE_OK) << molfuse_last_error();
+        ASSERT_EQ(molfuse_attention_decode(&a, here()), MOLFUSE_OK) << molfuse_last_error();
         EXPECT_TRUE(accepted(out.values(), whole.reference(true).out, whole.reference(false).out, small_atol(dtype)));
         if (append) {
           EXPECT_EQ(key_cache[(c.keys - 1) * c.dim + 3], key_new[3]);
@@ -702,11 +701,11 @@ TEST(Attention, RefusesBadArguments) {
   TestTensor out(c.dtype, problem.query.sizes());
   auto good = problem.args();
   good.out = out.view();
-  ASSERT_EQ(molfuse_attention_forward(&good, nullptr), MOLFUSE_OK);
+  ASSERT_EQ(molfuse_attention_forward(&good, here()), MOLFUSE_OK);
   auto refuse = [&](const std::function<void(molfuse_attention_args&)>& spoil, std::initializer_list<const char*> parts) {
     auto a = good;
     spoil(a);
-    expect_invalid(molfuse_attention_forward(&a, nullptr), parts);
+    expect_invalid(molfuse_attention_forward(&a, here()), parts);
   };
   refuse([](auto& a) { a.query.ndim = 3; }, {"query", "[B,H,N,D]"});
   refuse([](auto& a) { a.query.data = nullptr; }, {"query", "required"});
@@ -740,7 +739,7 @@ TEST(Attention, RefusesBadArguments) {
   execution.device_type = MOLFUSE_CPU;
   execution.num_threads = -1;
   expect_invalid(molfuse_attention_forward(&good, &execution), {"num_threads", "-1"});
-  ASSERT_EQ(molfuse_attention_forward(&good, nullptr), MOLFUSE_OK);
+  ASSERT_EQ(molfuse_attention_forward(&good, here()), MOLFUSE_OK);
   EXPECT_STREQ(molfuse_last_error(), "");
 }
 

@@ -192,12 +192,20 @@ MOLFUSE_DEVICE bf16 from_float<bf16>(float value) { return {__bfloat16_as_ushort
 
 /// Within two units in the last place over all of f32.
 MOLFUSE_DEVICE float exp(float x) { return ::expf(x); }
+/// 2^x within two units in the last place where that is a normal number; below, 0.
+MOLFUSE_DEVICE float exp2(float x) {
+  float value;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+  return value;
+}
 MOLFUSE_DEVICE float log(float x) { return ::logf(x); }
 MOLFUSE_DEVICE float log_one_plus(float x) { return ::log1pf(x); }
 MOLFUSE_DEVICE float square_root(float x) { return ::sqrtf(x); }
 /// sin(pi * x) and cos(pi * x).
 MOLFUSE_DEVICE void sincos_pi(float x, float* sine, float* cosine) { ::sincospif(x, sine, cosine); }
 MOLFUSE_DEVICE float fused_multiply_add(float a, float b, float c) { return ::fmaf(a, b, c); }
+/// The larger; if one is NaN, the other.
+MOLFUSE_DEVICE float maximum(float a, float b) { return ::fmaxf(a, b); }
 MOLFUSE_DEVICE bool is_nan(float a) { return a != a; }
 MOLFUSE_DEVICE float float_from_bits(uint32_t bits) { return __uint_as_float(bits); }
 MOLFUSE_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
@@ -213,6 +221,12 @@ MOLFUSE_DEVICE float quiet_nan() { return __builtin_nanf(""); }
 
 namespace molfuse {
 namespace device {
+
+/// Two neighbours of a 16-bit type in one word, the first in its low half.
+template <class T>
+MOLFUSE_DEVICE uint32_t pack(float first, float second) {
+  return static_cast<uint32_t>(from_float<T>(first).bits) | static_cast<uint32_t>(from_float<T>(second).bits) << 16;
+}
 
 /// N neighbours of type T in one access.
 template <class T, int N>

@@ -255,6 +255,10 @@ inline void store_matrices(void* row, const uint32_t (&r)[4]) {
 }
 
 inline float exp(float x) { return std::exp(x); }
+inline float exp2(float x) {
+  const float value = std::exp2(x);
+  return value < 1.17549435e-38f ? 0.0f : value;
+}
 inline float log(float x) { return std::log(x); }
 inline float log_one_plus(float x) { return std::log1p(x); }
 inline float square_root(float x) { return std::sqrt(x); }
@@ -263,6 +267,7 @@ inline void sincos_pi(float x, float* sine, float* cosine) {
   *cosine = static_cast<float>(std::cos(3.14159265358979323846 * static_cast<double>(x)));
 }
 inline float fused_multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+inline float maximum(float a, float b) { return std::fmax(a, b); }
 inline bool is_nan(float a) { return a != a; }
 MOLFUSE_DEVICE float infinity() { return __builtin_huge_valf(); }
 MOLFUSE_DEVICE float quiet_nan() { return __builtin_nanf(""); }
