@@ -239,14 +239,15 @@ MOLFUSE_DEVICE Left<T> left_of(const uint32_t (&bits)[4]) {
   }
   return a;
 }
+/// d += a b. The small products of f32 go to `small`, which may be d itself.
 template <class T>
-MOLFUSE_DEVICE void multiply(float (&d)[4], const Left<T>& a, uint32_t b0, uint32_t b1) {
+MOLFUSE_DEVICE void multiply(float (&d)[4], float (&small)[4], const Left<T>& a, uint32_t b0, uint32_t b1) {
   if constexpr (sizeof(T) == 4) {
     const float v0 = float_from_bits(b0), v1 = float_from_bits(b1);
     const uint32_t part[2] = {to_tf32(v0), to_tf32(v1)};
     const uint32_t rest[2] = {to_tf32(v0 - float_from_bits(part[0])), to_tf32(v1 - float_from_bits(part[1]))};
-    multiply_add_tf32(d, a.rest, part);
-    multiply_add_tf32(d, a.part, rest);
+    multiply_add_tf32(small, a.rest, part);
+    multiply_add_tf32(small, a.part, rest);
     multiply_add_tf32(d, a.part, part);
   } else {
     multiply_add<T>(d, a.part, {b0, b1});
@@ -263,6 +264,10 @@ MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* l
     MOLFUSE_UNROLL
     for (int e = 0; e < 4; ++e) acc[n][e] = 0;
   }
+  // The sums of the small products of f32 are kept apart: fewer roundings of the large ones. Where a score's gradient is the difference of
+  // two almost equal sums, they would be seen.
+  constexpr bool kApart = sizeof(T) == 4;
+  float small[kApart ? TILES : 1][4] = {};
   MOLFUSE_UNROLL
   for (int k = 0; k < Rows::kRowBytes / 32; ++k) {
     uint32_t bits[4];
@@ -272,8 +277,15 @@ MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* l
     for (int n = 0; n < TILES; n += 2) {
       uint32_t b[4];
       load_matrices(b, right + Rows::offset(8 * n + (lane & 7) + (lane >> 4 << 3), 2 * k + (lane >> 3 & 1)));
-      multiply<T>(acc[n], a, b[0], b[1]);
-      multiply<T>(acc[n + 1], a, b[2], b[3]);
+      multiply<T>(acc[n], small[kApart ? n : 0], a, b[0], b[1]);
+      multiply<T>(acc[n + 1], small[kApart ? n + 1 : 0], a, b[2], b[3]);
+    }
+  }
+  if constexpr (kApart) {
+    MOLFUSE_UNROLL
+    for (int n = 0; n < TILES; ++n) {
+      MOLFUSE_UNROLL
+      for (int e = 0; e < 4; ++e) acc[n][e] += small[n][e];
     }
   }
 }
@@ -313,8 +325,8 @@ MOLFUSE_DEVICE void multiply_weights(float (&acc)[COLUMNS / 8][4], const float (
       } else {
         load_matrices_transposed(b, right + Rows::offset(8 * s + (lane & 15), column / 8 + n + (lane >> 4)));
       }
-      multiply<T>(acc[n], a, b[0], b[1]);
-      multiply<T>(acc[n + 1], a, b[2], b[3]);
+      multiply<T>(acc[n], acc[n], a, b[0], b[1]);
+      multiply<T>(acc[n + 1], acc[n + 1], a, b[2], b[3]);
     }
   }
 }

@@ -39,14 +39,23 @@ DeviceCall::DeviceCall(const molfuse_execution& execution, const char* function)
 DeviceCall::~DeviceCall() {
   for (void* memory : allocated_) {
     scratch_memory().erase(memory);
-    std::free(memory);
+    if (execution_.release != nullptr) {
+      execution_.release(execution_.allocator_context, memory);
+    } else {
+      std::free(memory);
+    }
   }
 }
 
 void* DeviceCall::allocate(size_t bytes) {
   void* memory = nullptr;
   // Exactly as long as asked for, so that AddressSanitizer sees accesses beyond it, and poisoned.
-  if (posix_memalign(&memory, 256, bytes) != 0) throw std::bad_alloc();
+  if (execution_.allocate != nullptr) {
+    memory = execution_.allocate(execution_.allocator_context, bytes);
+    if (memory == nullptr) throw Error{MOLFUSE_OUT_OF_MEMORY, "out of device memory: scratch of " + std::to_string(bytes) + " bytes"};
+  } else if (posix_memalign(&memory, 256, bytes) != 0) {
+    throw std::bad_alloc();
+  }
   std::memset(memory, 0xFF, bytes);
   scratch_memory()[memory] = std::make_unique<simt::Memory>(memory, bytes);
   allocated_.push_back(memory);
