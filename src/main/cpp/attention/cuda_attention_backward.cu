@@ -27,7 +27,7 @@ struct BackwardPlan {
   static constexpr int kColumns = DIM < 128 ? DIM : 128;
   static constexpr int kBlocks = sizeof(T) == 2 && DIM <= 32 ? 4 : sizeof(T) == 2 && DIM <= 64 ? 3 : 2;
   /// One warp's tile of score gradients, from which it sums diagonals.
-  static constexpr int kDiagonalFloats = 16 * (kStream + 1);
+  static constexpr int kDiagonalFloats = diagonal_floats(kStream);
 };
 
 /// Which blocks there are for the biases' gradients, beside what Args says.
@@ -74,10 +74,6 @@ MOLFUSE_KERNEL(kStatisticsThreads, 4) row_statistics(const Args args) {
 MOLFUSE_DEVICE RowStatistics statistics_at(const RowStatistics* statistics, int row, int rows) {
   return row < rows ? load(statistics + row) : RowStatistics{infinity(), 0.0f};
 }
-
-/// The gradient of a score from its weight and the gradient of the weight after dropout. A weight of 0 adds nothing, whatever it is
-/// multiplied with: what is not seen may hold anything.
-MOLFUSE_DEVICE float score_gradient(float weight, float gradient, float delta) { return weight == 0 ? 0.0f : weight * (gradient - delta); }
 
 // ---- key and value
 
@@ -176,11 +172,12 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
 
 // ---- query, and what goes with it: a bias that is broadcast nowhere, and relative_bias
 
-/// Weights and score gradients of a warp's 16 rows against streamed keys; leaves the latter in slopes.
+/// Weights and score gradients of a warp's 16 rows against streamed keys; leaves the latter in slopes. whole: these are all the keys the
+/// rows see, and delta is taken from the scores, so that for a few keys it has the very roundings of what it is subtracted from.
 template <class T, int DIM, bool FEATURES, int TILES>
 MOLFUSE_DEVICE void row_slopes(float (&slopes)[TILES][4], const Args& args, const Sequence& s, const float* relative,
                                const unsigned char* queries, const unsigned char* grads, const unsigned char* keys, const unsigned char* values,
-                               const RowStatistics (&row)[2], int own, int first, int first_key, bool masked) {
+                               RowStatistics (&row)[2], int own, int first, int first_key, bool masked, bool whole) {
   float weights[TILES][4];
   multiply_rows<T, DIM, TILES>(weights, queries, own, keys);
   finish_scores<T, false, FEATURES>(weights, args, s, relative, first + own, first_key, masked);
@@ -194,53 +191,28 @@ MOLFUSE_DEVICE void row_slopes(float (&slopes)[TILES][4], const Args& args, cons
     MOLFUSE_UNROLL
     for (int e = 0; e < 4; ++e) {
       const bool keep = !FEATURES || (mask >> e & 1u) != 0;
-      const float weight = exp2(weights[n][e] - row[e >> 1].log_sum);
-      slopes[n][e] = score_gradient(weight, keep ? slopes[n][e] * args.keep_scale : 0.0f, row[e >> 1].delta);
+      weights[n][e] = exp2(weights[n][e] - row[e >> 1].log_sum);
+      slopes[n][e] = keep && weights[n][e] != 0 ? slopes[n][e] * args.keep_scale : 0.0f;
     }
   }
-}
-
-/// Adds a warp's tile of score gradients to its sums by distance. A lane takes whole diagonals, in order; what is beyond the radius it
-/// keeps in registers until the end, as several diagonals go there.
-template <int TILES>
-MOLFUSE_DEVICE void add_diagonals(const float (&slopes)[TILES][4], const Args& args, const Sequence& s, int first_row, int first_key,
-                                  float* tile, float* sums, float* low, float* high) {
-  constexpr int kWidth = 8 * TILES;
-  const int lane = lane_index(), g = lane / 4, t = lane % 4;
-  const int64_t corner = static_cast<int64_t>(first_key) - first_row - (s.keys - s.queries);  // distance at row 0, column 0
-  const bool all_high = corner - 15 >= args.radius, all_low = corner + kWidth - 1 <= -args.radius;
-  if (all_high || all_low) {
-    float sum = 0;
+  if (whole) {
     MOLFUSE_UNROLL
-    for (int n = 0; n < TILES; ++n) {
+    for (int r = 0; r < 2; ++r) {
+      float sum = 0;
       MOLFUSE_UNROLL
-      for (int e = 0; e < 4; ++e) sum += slopes[n][e];
+      for (int n = 0; n < TILES; ++n) {
+        MOLFUSE_UNROLL
+        for (int e = 2 * r; e < 2 * r + 2; ++e) sum = fused_multiply_add(weights[n][e], slopes[n][e], sum);
+      }
+      sum += shuffle_xor(sum, 1);
+      row[r].delta = sum + shuffle_xor(sum, 2);
     }
-    *(all_high ? high : low) += sum;
-    return;
   }
   MOLFUSE_UNROLL
   for (int n = 0; n < TILES; ++n) {
     MOLFUSE_UNROLL
-    for (int e = 0; e < 4; ++e) store(tile + (g + 8 * (e >> 1)) * (kWidth + 1) + 8 * n + 2 * t + (e & 1), slopes[n][e]);
+    for (int e = 0; e < 4; ++e) slopes[n][e] = score_gradient(weights[n][e], slopes[n][e], row[e >> 1].delta);
   }
-  sync_warp();
-  for (int d = lane; d < kWidth + 15; d += kWarp) {
-    float sum = 0;
-    for (int r = 0; r < 16; ++r) {
-      const int c = d - 15 + r;
-      if (c >= 0 && c < kWidth) sum += load(tile + r * (kWidth + 1) + c);
-    }
-    const int64_t distance = corner + d - 15;
-    if (distance >= args.radius) {
-      *high += sum;
-    } else if (distance <= -args.radius) {
-      *low += sum;
-    } else {
-      store(sums + args.radius + distance, load(sums + args.radius + distance) + sum);
-    }
-  }
-  sync_warp();
 }
 
 /// parts: blocks that share the tiles of queries of a head, each with its own sums for relative_bias.
@@ -267,8 +239,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
   if constexpr (FEATURES) {
     load_relative<T>(args, s.head, rest - (args.relative_shared != 0 ? distances : 0), Plan::kThreads);
     if (args.relative_parts != nullptr) {
-      for (int n = lane; n < distances; n += kWarp) store(sums + n, 0.0f);
-      sync_warp();
+      begin_diagonals(args, sums);
     }
   }
   for (int first = part * Plan::kRows; first < s.queries; first += parts * Plan::kRows) {
@@ -306,7 +277,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
       const unsigned char* at = stages + tile % Plan::kStages * 2 * Plan::kStreamBytes;
       float slopes[kTiles][4];
       row_slopes<T, DIM, FEATURES>(slopes, args, s, relative, queries, grads, at, at + Plan::kStreamBytes, row, own, first, first_key,
-                                   first_key + Plan::kStream > range.all);
+                                   first_key + Plan::kStream > range.all, count == 1);
       if constexpr (FEATURES) {
         if (args.grad_bias_direct != 0) {
           const auto position = Position<false>::of_lane(first + own, first_key);
@@ -322,13 +293,19 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
             }
           }
         }
-        if (args.relative_parts != nullptr) add_diagonals(slopes, args, s, first + own, first_key, diagonals, sums, &low, &high);
+        if (args.relative_parts != nullptr) add_diagonals<false>(slopes, args, s, first + own, first_key, diagonals, sums, &low, &high);
       }
       if (args.grad_query.data != nullptr) multiply_weights<T, DIM, DIM>(grad_query, slopes, at, 0);
       if (Plan::kStages == 1 && tile + 1 < count) {
         sync_block();
         load_stage(tile + 1);
       }
+    }
+    MOLFUSE_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      // For the kernels that follow.
+      const int at = first + own + lane / 4 + 8 * r;
+      if (count == 1 && lane % 4 == 0 && at < s.queries) store(&statistics_of(args, s)[at].delta, row[r].delta);
     }
     if constexpr (FEATURES) {
       if (args.grad_bias_direct != 0) {
@@ -351,18 +328,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
     }
   }
   if constexpr (FEATURES) {
-    if (args.relative_parts == nullptr) return;
-    sync_warp();
-    low = group_sum(low);
-    high = group_sum(high);
-    if (lane == 0) {
-      store(sums, load(sums) + low);
-      store(sums + distances - 1, load(sums + distances - 1) + high);
-    }
-    sync_warp();
-    if (args.relative_parts_shared != 0) {
-      for (int n = lane; n < distances; n += kWarp) store(global_sums + n, load(sums + n));
-    }
+    if (args.relative_parts != nullptr) finish_diagonals(args, sums, low, high, global_sums);
   }
 }
 
@@ -442,7 +408,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), 2) bias_gradient(const Args arg
     wait_copies<0>();
     sync_block();
     float slopes[kTiles][4];
-    row_slopes<T, DIM, true>(slopes, args, s, rest, queries, grads, keys, values, row, own, first, first_key, true);
+    row_slopes<T, DIM, true>(slopes, args, s, rest, queries, grads, keys, values, row, own, first, first_key, true, false);
     MOLFUSE_UNROLL
     for (int t = 0; t < kTiles; ++t) {
       MOLFUSE_UNROLL
@@ -533,13 +499,6 @@ MOLFUSE_KERNEL(kSumThreads, 4) sum_bias(const Args args, const BiasWork work, co
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/// The relative bias goes to shared memory where it leaves the block its place.
-size_t place_relative(Args& args, size_t shared, const DeviceCall& call) {
-  const size_t bytes = (2 * static_cast<size_t>(args.radius) + 1) * sizeof(float);
-  args.relative_shared = args.relative != nullptr && bytes <= (size_t{16} << 10) && shared + bytes <= call.device().shared_per_block;
-  return shared + (args.relative_shared != 0 ? bytes : 0);
-}
-
 template <class T, int DIM>
 void launch_bias(Args args, const AttentionProblem& p, DeviceCall& call) {
   using Plan = BackwardPlan<T, DIM>;
@@ -568,49 +527,56 @@ void launch_bias(Args args, const AttentionProblem& p, DeviceCall& call) {
   }
 }
 
+// f32 has one set of kernels: its products take so long that the features' tests are not seen.
+template <class T>
+constexpr bool kOneSet = sizeof(T) == 4;
+
 template <class T, int DIM>
-void launch_backward(Args args, const AttentionProblem& p, DeviceCall& call) {
+void launch_query(Args args, const AttentionProblem& p, DeviceCall& call) {
   using Plan = BackwardPlan<T, DIM>;
-  // f32 has one set of kernels: its products take so long that the features' tests are not seen.
-  constexpr bool kPlain = sizeof(T) == 4;
-  const int64_t pairs = p.batch * p.heads;
-  args.statistics = call.scratch<RowStatistics>(p.cu_q != nullptr ? p.heads * p.total_q : pairs * p.queries);
-  call.launch("attention row_statistics", row_statistics<T>, Grid{pairs * divide_up(p.queries, kStatisticsRows), 1, 1}, kStatisticsThreads, 0, args);
-  const bool over_any = p.grad_bias != nullptr && (p.bias_size[0] != p.batch || p.bias_size[1] != p.heads || p.bias_size[2] != p.queries ||
-                                                   p.bias_size[3] != p.keys);
-  if (over_any) launch_bias<T, DIM>(args, p, call);
-  args.grad_bias_direct = p.grad_bias != nullptr && !over_any;
-  const bool features = has_features(args);
-  if (p.grad_key.data != nullptr || p.grad_value.data != nullptr) {
-    Args own = args;
-    const size_t shared = place_relative(own, Plan::kTileBytes, call);
-    const auto kernel = features ? key_value_gradient<T, DIM, true> : key_value_gradient<T, DIM, kPlain>;
-    call.launch("attention key_value_gradient", kernel, Grid{pairs * divide_up(p.keys, Plan::kRows), DIM / Plan::kColumns, 1}, Plan::kThreads,
-                shared, own);
-  }
   if (p.grad_query.data == nullptr && p.grad_relative == nullptr && args.grad_bias_direct == 0) return;
+  const int64_t pairs = p.batch * p.heads;
   int64_t parts = divide_up(p.queries, Plan::kRows);
   size_t shared = Plan::kTileBytes;
-  const int64_t distances = 2 * p.radius + 1;
   if (p.grad_relative != nullptr) {
     // Each part has a row of sums for every warp: no more parts than fill the device.
     parts = std::max<int64_t>(1, std::min({parts, int64_t{64}, divide_up(int64_t{4} * call.device().multiprocessors, std::max<int64_t>(pairs, 1))}));
-    args.relative_parts = call.scratch<float>(pairs * parts * Plan::kWarps * distances);
+    args.relative_parts = call.scratch<float>(pairs * parts * Plan::kWarps * (2 * p.radius + 1));
     shared += Plan::kWarps * Plan::kDiagonalFloats * sizeof(float);
   }
   shared = place_relative(args, shared, call);
-  if (p.grad_relative != nullptr) {
-    const size_t sums = Plan::kWarps * static_cast<size_t>(distances) * sizeof(float);
-    args.relative_parts_shared = sums <= (size_t{16} << 10) && shared + sums <= call.device().shared_per_block;
-    if (args.relative_parts_shared != 0) shared += sums;
-  }
-  const auto kernel = features ? query_gradient<T, DIM, true> : query_gradient<T, DIM, kPlain>;
+  if (p.grad_relative != nullptr) shared = place_relative_sums(args, Plan::kWarps, shared, call);
+  const auto kernel = has_features(args) ? query_gradient<T, DIM, true> : query_gradient<T, DIM, kOneSet<T>>;
   call.launch("attention query_gradient", kernel, Grid{pairs * parts, 1, 1}, Plan::kThreads, shared, args, static_cast<int>(parts));
-  if (p.grad_relative != nullptr) {
-    call.launch("attention sum_relative", sum_relative, Grid{divide_up(distances, kSumColumns), p.heads, 1}, kSumThreads,
-                kSumThreads * sizeof(float), args, static_cast<int>(parts * Plan::kWarps), static_cast<float*>(p.grad_relative),
-                p.grad_relative_head, p.grad_relative_column);
+  if (p.grad_relative != nullptr) reduce_relative(args, p, parts * Plan::kWarps, call);
+}
+
+template <class T, int DIM>
+void launch_key_value(Args args, const AttentionProblem& p, DeviceCall& call) {
+  using Plan = BackwardPlan<T, DIM>;
+  if (p.grad_key.data == nullptr && p.grad_value.data == nullptr) return;
+  const size_t shared = place_relative(args, Plan::kTileBytes, call);
+  const auto kernel = has_features(args) ? key_value_gradient<T, DIM, true> : key_value_gradient<T, DIM, kOneSet<T>>;
+  const Grid grid{p.batch * p.heads * divide_up(p.keys, Plan::kRows), DIM / Plan::kColumns, 1};
+  call.launch("attention key_value_gradient", kernel, grid, Plan::kThreads, shared, args);
+}
+
+template <class T, int DIM>
+void launch_backward(Args args, const AttentionProblem& p, DeviceCall& call) {
+  const int64_t pairs = p.batch * p.heads;
+  const bool over_any = p.grad_bias != nullptr && (p.bias_size[0] != p.batch || p.bias_size[1] != p.heads || p.bias_size[2] != p.queries ||
+                                                   p.bias_size[3] != p.keys);
+  args.grad_bias_direct = p.grad_bias != nullptr && !over_any;
+  const bool done = short_backward(args, p, call);
+  if (done && !over_any) return;
+  args.statistics = call.scratch<RowStatistics>(p.cu_q != nullptr ? p.heads * p.total_q : pairs * p.queries);
+  call.launch("attention row_statistics", row_statistics<T>, Grid{pairs * divide_up(p.queries, kStatisticsRows), 1, 1}, kStatisticsThreads, 0, args);
+  if (!done) {
+    // The first leaves better row sums for the others, where it can.
+    launch_query<T, DIM>(args, p, call);
+    launch_key_value<T, DIM>(args, p, call);
   }
+  if (over_any) launch_bias<T, DIM>(args, p, call);
 }
 
 using Launcher = void (*)(Args, const AttentionProblem&, DeviceCall&);
@@ -624,6 +590,13 @@ Launcher launcher_of(int64_t dim) {
 }
 
 }  // namespace
+
+void reduce_relative(const Args& args, const AttentionProblem& p, int64_t parts, DeviceCall& call) {
+  call.launch("attention sum_relative", sum_relative, Grid{divide_up(2 * p.radius + 1, kSumColumns), p.heads, 1}, kSumThreads,
+              kSumThreads * sizeof(float), args, static_cast<int>(parts), static_cast<float*>(p.grad_relative), p.grad_relative_head,
+              p.grad_relative_column);
+}
+
 }  // namespace attention_device
 
 void attention_backward_device(const AttentionProblem& p, DeviceCall& call) {

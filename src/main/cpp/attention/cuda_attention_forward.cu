@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention on a GPU, forward: a warp has 16 queries, a block 64 or 32; tiles of keys and values pass through shared memory, the next one
-// on its way while one is worked on, with one barrier a tile. The softmax is online, in powers of two.
+// Attention on a GPU, forward: a warp has 16 queries, a block 64 or 32, or 16 where there are no more; tiles of keys and values pass through
+// shared memory, the next one on its way while one is worked on, with one barrier a tile. The softmax is online, in powers of two.
 #include <algorithm>
 
 #include "attention/device.h"
@@ -10,23 +10,24 @@ namespace attention_device {
 namespace {
 
 /// How a block is cut for a type and a head size. Queries, and two stages of keys and values, fit in the 99 KB of the smallest devices;
-/// fewer keys where registers hold many columns of the output.
-template <class T, int DIM>
+/// fewer keys where registers hold many columns of the output. SMALL: for 16 queries or fewer; blocks of one warp with little shared
+/// memory, so that a multiprocessor has dozens of them, each waiting for memory of its own.
+template <class T, int DIM, bool SMALL>
 struct ForwardPlan {
   static constexpr bool kWide = sizeof(T) == 4;
-  static constexpr int kWarps = kWide && DIM == 256 ? 2 : 4;
+  static constexpr int kWarps = SMALL ? 1 : kWide && DIM == 256 ? 2 : 4;
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kRows = 16 * kWarps;
-  static constexpr int kKeys = DIM * static_cast<int>(sizeof(T)) <= 256 ? 64 : DIM * static_cast<int>(sizeof(T)) <= 512 ? 32 : 16;
+  static constexpr int kKeys = SMALL ? 16 : DIM * static_cast<int>(sizeof(T)) <= 256 ? 64 : DIM * static_cast<int>(sizeof(T)) <= 512 ? 32 : 16;
   static constexpr int kQueryBytes = kRows * Tile<T, DIM>::kRowBytes;
   static constexpr int kKeyBytes = kKeys * Tile<T, DIM>::kRowBytes;
   static constexpr int kShared = kQueryBytes + 4 * kKeyBytes;
-  static constexpr int kBlocks = DIM <= 64 && !kWide ? 4 : DIM <= 128 && !kWide ? 3 : 2;
+  static constexpr int kBlocks = SMALL ? (DIM <= 64 ? 16 : 8) : DIM <= 64 && !kWide ? 4 : DIM <= 128 && !kWide ? 3 : 2;
 };
 
-template <class T, int DIM, bool FEATURES>
-MOLFUSE_KERNEL((ForwardPlan<T, DIM>::kThreads), (ForwardPlan<T, DIM>::kBlocks)) forward_tiles(const Args args) {
-  using Plan = ForwardPlan<T, DIM>;
+template <class T, int DIM, bool FEATURES, bool SMALL>
+MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMALL>::kBlocks)) forward_tiles(const Args args) {
+  using Plan = ForwardPlan<T, DIM, SMALL>;
   constexpr int kTiles = Plan::kKeys / 8;
   unsigned char* queries = shared_memory();
   unsigned char* stages = queries + Plan::kQueryBytes;
@@ -122,17 +123,14 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM>::kThreads), (ForwardPlan<T, DIM>::kBlocks)) 
 
 // ---- dispatch
 
-template <class T, int DIM>
+template <class T, int DIM, bool SMALL>
 void launch_forward(Args args, DeviceCall& call) {
-  using Plan = ForwardPlan<T, DIM>;
-  size_t shared = Plan::kShared;
-  const size_t relative = (2 * static_cast<size_t>(args.radius) + 1) * sizeof(float);
-  args.relative_shared = args.relative != nullptr && shared + relative <= call.device().shared_per_block && relative <= (size_t{16} << 10);
-  if (args.relative_shared != 0) shared += relative;
+  using Plan = ForwardPlan<T, DIM, SMALL>;
+  const size_t shared = place_relative(args, Plan::kShared, call);
   const int64_t tiles = (args.queries + Plan::kRows - 1) / Plan::kRows;
   const Grid grid{tiles * args.batch * args.heads, 1, 1};
-  // f32 has one kernel: its products take so long that the features' tests are not seen.
-  const auto kernel = has_features(args) ? forward_tiles<T, DIM, true> : forward_tiles<T, DIM, sizeof(T) == 4>;
+  // f32 has one kernel, as its products take so long that the features' tests are not seen; and small blocks, which wait for memory.
+  const auto kernel = has_features(args) ? forward_tiles<T, DIM, true, SMALL> : forward_tiles<T, DIM, sizeof(T) == 4 || SMALL, SMALL>;
   call.launch("attention forward_tiles", kernel, grid, Plan::kThreads, shared, args);
 }
 
@@ -140,11 +138,12 @@ using Launcher = void (*)(Args, DeviceCall&);
 
 /// The table: head sizes between those compiled run in the next one, their further columns zero.
 template <class T>
-Launcher launcher_of(int64_t dim) {
-  if (dim <= 32) return launch_forward<T, 32>;
-  if (dim <= 64) return launch_forward<T, 64>;
-  if (dim <= 128) return launch_forward<T, 128>;
-  return launch_forward<T, 256>;
+Launcher launcher_of(int64_t dim, int64_t queries) {
+  const bool small = queries <= 16;
+  if (dim <= 32) return small ? launch_forward<T, 32, true> : launch_forward<T, 32, false>;
+  if (dim <= 64) return small ? launch_forward<T, 64, true> : launch_forward<T, 64, false>;
+  if (dim <= 128) return small ? launch_forward<T, 128, true> : launch_forward<T, 128, false>;
+  return launch_forward<T, 256, false>;
 }
 
 Operand operand_of(const AttentionOperand& operand, int64_t element) {
@@ -219,9 +218,9 @@ void attention_forward_device(const AttentionProblem& p, DeviceCall& call) {
   const attention_device::Args args = attention_device::device_args(p, call);
   if (p.batch == 0 || p.heads == 0 || p.queries == 0) return;
   switch (p.dtype) {
-    case MOLFUSE_F16: return attention_device::launcher_of<f16>(p.dim)(args, call);
-    case MOLFUSE_BF16: return attention_device::launcher_of<bf16>(p.dim)(args, call);
-    default: return attention_device::launcher_of<float>(p.dim)(args, call);
+    case MOLFUSE_F16: return attention_device::launcher_of<f16>(p.dim, p.queries)(args, call);
+    case MOLFUSE_BF16: return attention_device::launcher_of<bf16>(p.dim, p.queries)(args, call);
+    default: return attention_device::launcher_of<float>(p.dim, p.queries)(args, call);
   }
 }
 

@@ -70,6 +70,26 @@ inline bool has_features(const Args& args) {
   return args.bias != nullptr || args.relative != nullptr || args.threshold != 0;
 }
 
+/// Most that a relative bias, or the sums of its gradient, may take of a block's shared memory; larger ones stay in global memory.
+constexpr size_t kRelativeBytes = size_t{16} << 10;
+
+/// Both return the shared memory that the block needs then.
+inline size_t place_relative(Args& args, size_t shared, const DeviceCall& call) {
+  const size_t bytes = (2 * static_cast<size_t>(args.radius) + 1) * sizeof(float);
+  args.relative_shared = args.relative != nullptr && bytes <= kRelativeBytes && shared + bytes <= call.device().shared_per_block;
+  return shared + (args.relative_shared != 0 ? bytes : 0);
+}
+inline size_t place_relative_sums(Args& args, int warps, size_t shared, const DeviceCall& call) {
+  const size_t bytes = static_cast<size_t>(warps) * (2 * static_cast<size_t>(args.radius) + 1) * sizeof(float);
+  args.relative_parts_shared = bytes <= kRelativeBytes && shared + bytes <= call.device().shared_per_block;
+  return shared + (args.relative_parts_shared != 0 ? bytes : 0);
+}
+
+/// Adds up parts [B][H][parts][2R+1] to the gradient of relative_bias.
+void reduce_relative(const Args&, const AttentionProblem&, int64_t parts, DeviceCall&);
+/// The backward pass of few keys in one kernel; false if the problem is not of that kind.
+bool short_backward(const Args&, const AttentionProblem&, DeviceCall&);
+
 // ---- which rows and keys a block is about
 
 /// One head of one sequence. length: keys that can be seen at all.
@@ -431,6 +451,78 @@ MOLFUSE_DEVICE uint32_t kept(const Args& args, const Sequence& s, int first_row,
     for (int e = 0; e < 4; ++e) mask |= (drawn >> (4 * (e >> 1) + 2 * (t & 1) + (e & 1)) & 1u) << e;
   }
   return mask;
+}
+
+// ---- gradients of scores
+
+/// The gradient of a score from its weight and the gradient of the weight after dropout. A weight of 0 adds nothing, whatever it is
+/// multiplied with: what is not seen may hold anything.
+MOLFUSE_DEVICE float score_gradient(float weight, float gradient, float delta) { return weight == 0 ? 0.0f : weight * (gradient - delta); }
+
+/// Sums of score gradients by distance, for the gradient of relative_bias: each warp has its own, [2R+1], and a tile of shared memory.
+constexpr int diagonal_floats(int width) { return 16 * (width + 1); }
+MOLFUSE_DEVICE void begin_diagonals(const Args& args, float* sums) {
+  for (int n = lane_index(); n < 2 * args.radius + 1; n += kWarp) store(sums + n, 0.0f);
+  sync_warp();
+}
+/// Adds a warp's 16 rows. A lane takes whole diagonals, in order; what is beyond the radius it keeps in registers until the end, as several
+/// diagonals go there.
+template <bool TRANSPOSED, int TILES>
+MOLFUSE_DEVICE void add_diagonals(const float (&slopes)[TILES][4], const Args& args, const Sequence& s, int first_row, int first_column,
+                                  float* tile, float* sums, float* low, float* high) {
+  constexpr int kWidth = 8 * TILES;
+  const int lane = lane_index(), g = lane / 4, t = lane % 4;
+  const int64_t offset = s.keys - s.queries;
+  // Distance of diagonal 0, the smallest.
+  const int64_t corner = TRANSPOSED ? static_cast<int64_t>(first_row) - (first_column + kWidth - 1) - offset
+                                    : static_cast<int64_t>(first_column) - (first_row + 15) - offset;
+  const bool all_high = corner >= args.radius, all_low = corner + kWidth + 14 <= -args.radius;
+  if (all_high || all_low) {
+    float sum = 0;
+    MOLFUSE_UNROLL
+    for (int n = 0; n < TILES; ++n) {
+      MOLFUSE_UNROLL
+      for (int e = 0; e < 4; ++e) sum += slopes[n][e];
+    }
+    *(all_high ? high : low) += sum;
+    return;
+  }
+  MOLFUSE_UNROLL
+  for (int n = 0; n < TILES; ++n) {
+    MOLFUSE_UNROLL
+    for (int e = 0; e < 4; ++e) store(tile + (g + 8 * (e >> 1)) * (kWidth + 1) + 8 * n + 2 * t + (e & 1), slopes[n][e]);
+  }
+  sync_warp();
+  for (int d = lane; d < kWidth + 15; d += kWarp) {
+    float sum = 0;
+    for (int r = 0; r < 16; ++r) {
+      const int c = TRANSPOSED ? kWidth - 1 - d + r : d - 15 + r;
+      if (c >= 0 && c < kWidth) sum += load(tile + r * (kWidth + 1) + c);
+    }
+    const int64_t distance = corner + d;
+    if (distance >= args.radius) {
+      *high += sum;
+    } else if (distance <= -args.radius) {
+      *low += sum;
+    } else {
+      store(sums + args.radius + distance, load(sums + args.radius + distance) + sum);
+    }
+  }
+  sync_warp();
+}
+/// Adds what lanes kept, and copies the sums to where they are wanted, if they are not there already.
+MOLFUSE_DEVICE void finish_diagonals(const Args& args, float* sums, float low, float high, float* to) {
+  const int distances = 2 * args.radius + 1;
+  sync_warp();
+  low = group_sum(low);
+  high = group_sum(high);
+  if (lane_index() == 0) {
+    store(sums, load(sums) + low);
+    store(sums + distances - 1, load(sums + distances - 1) + high);
+  }
+  sync_warp();
+  if (sums == to) return;
+  for (int n = lane_index(); n < distances; n += kWarp) store(to + n, load(sums + n));
 }
 
 MOLFUSE_DEVICE int smaller(int a, int b) { return a < b ? a : b; }
