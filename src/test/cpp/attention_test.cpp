@@ -389,10 +389,22 @@ TEST(Attention, PackedFormEqualsEachSequenceAlone) {
       alone.grad_out = slice(grad_out, q0, c.queries);
       alone.relative = relative;
       const Results expected = alone.run();
-      EXPECT_EQ(slice(out, q0, c.queries).values(), expected.out);
-      EXPECT_EQ(slice(grad_query, q0, c.queries).values(), expected.grad_query);
-      EXPECT_EQ(slice(grad_key, k0, c.keys).values(), expected.grad_key);
-      EXPECT_EQ(slice(grad_value, k0, c.keys).values(), expected.grad_value);
+      const std::vector<double> packed_out = slice(out, q0, c.queries).values(), packed_query = slice(grad_query, q0, c.queries).values(),
+                                packed_key = slice(grad_key, k0, c.keys).values(), packed_value = slice(grad_value, k0, c.keys).values();
+      if (kSimulated) {
+        // The longest sequence decides on the kernels there, so that a short one alone may have others.
+        const Results exact = alone.reference(false), eager = alone.reference(true);
+        const double atol = small_atol(dtype), sum_atol = atol * std::sqrt(static_cast<double>(c.queries * c.heads));
+        EXPECT_TRUE(accepted(packed_out, eager.out, exact.out, atol));
+        EXPECT_TRUE(accepted(packed_query, eager.grad_query, exact.grad_query, atol));
+        EXPECT_TRUE(accepted(packed_key, eager.grad_key, exact.grad_key, sum_atol));
+        EXPECT_TRUE(accepted(packed_value, eager.grad_value, exact.grad_value, sum_atol));
+      } else {
+        EXPECT_EQ(packed_out, expected.out);
+        EXPECT_EQ(packed_query, expected.grad_query);
+        EXPECT_EQ(packed_key, expected.grad_key);
+        EXPECT_EQ(packed_value, expected.grad_value);
+      }
       for (size_t n = 0; n < relative_sum.size(); ++n) relative_sum[n] += expected.grad_relative[n];
     }
     EXPECT_LE(max_difference(grad_relative.values(), relative_sum), 1e-5);
