@@ -18,13 +18,16 @@ struct BackwardPlan {
   static constexpr int kWarps = kRowBytes <= 256 ? 4 : 2;
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kRows = 16 * kWarps;
-  static constexpr int kStream = kRowBytes <= 256 ? 32 : 16;
+  static constexpr int kStream = kRowBytes <= 128 ? 32 : 16;
   static constexpr int kStages = kRowBytes <= 512 ? 2 : 1;
   static constexpr int kResidentBytes = kRows * kRowBytes;
   static constexpr int kStreamBytes = kStream * kRowBytes;
   static constexpr int kTileBytes = 2 * kResidentBytes + kStages * 2 * kStreamBytes;
   /// Columns of the gradients of key and value that a block has registers for.
-  static constexpr int kColumns = DIM < 128 ? DIM : 128;
+  static constexpr int kMostColumns = sizeof(T) == 2 ? 128 : 64;
+  static constexpr int kColumns = DIM < kMostColumns ? DIM : kMostColumns;
+  /// The same for the gradient of query.
+  static constexpr int kQueryColumns = DIM < 128 ? DIM : 128;
   static constexpr int kBlocks = sizeof(T) == 2 && DIM <= 32 ? 4 : sizeof(T) == 2 && DIM <= 64 ? 3 : 2;
   /// One warp's tile of score gradients, from which it sums diagonals.
   static constexpr int kDiagonalFloats = diagonal_floats(kStream);
@@ -219,7 +222,10 @@ MOLFUSE_DEVICE void row_slopes(float (&slopes)[TILES][4], const Args& args, cons
 template <class T, int DIM, bool FEATURES>
 MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)) query_gradient(const Args args, int parts) {
   using Plan = BackwardPlan<T, DIM>;
-  constexpr int kTiles = Plan::kStream / 8;
+  constexpr int kTiles = Plan::kStream / 8, kColumns = Plan::kQueryColumns;
+  // What is not about columns is the affair of the first columns' blocks.
+  const int column = block_y() * kColumns;
+  const bool sums_distances = args.relative_parts != nullptr && column == 0, writes_bias = args.grad_bias_direct != 0 && column == 0;
   unsigned char* queries = shared_memory();
   unsigned char* grads = queries + Plan::kResidentBytes;
   unsigned char* stages = grads + Plan::kResidentBytes;
@@ -238,9 +244,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
   const T* value = rows_of<const T>(args.value, s, s.first_key);
   if constexpr (FEATURES) {
     load_relative<T>(args, s.head, rest - (args.relative_shared != 0 ? distances : 0), Plan::kThreads);
-    if (args.relative_parts != nullptr) {
-      begin_diagonals(args, sums);
-    }
+    if (sums_distances) begin_diagonals(args, sums);
   }
   for (int first = part * Plan::kRows; first < s.queries; first += parts * Plan::kRows) {
     const KeyRange range = keys_of_rows(args, s, first, Plan::kRows);
@@ -268,7 +272,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
       row[r] = statistics_at(statistics_of(args, s), at, s.queries);
       factor[r] = row[r].log_sum == infinity() ? 0.0f : args.scale;
     }
-    float grad_query[DIM / 8][4] = {};
+    float grad_query[kColumns / 8][4] = {};
     for (int tile = 0; tile < count; ++tile) {
       const int first_key = tile * Plan::kStream;
       wait_copies<0>();
@@ -279,7 +283,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
       row_slopes<T, DIM, FEATURES>(slopes, args, s, relative, queries, grads, at, at + Plan::kStreamBytes, row, own, first, first_key,
                                    first_key + Plan::kStream > range.all, count == 1);
       if constexpr (FEATURES) {
-        if (args.grad_bias_direct != 0) {
+        if (writes_bias) {
           const auto position = Position<false>::of_lane(first + own, first_key);
           const BiasStrides& strides = args.grad_bias_strides;
           MOLFUSE_UNROLL
@@ -293,9 +297,9 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
             }
           }
         }
-        if (args.relative_parts != nullptr) add_diagonals<false>(slopes, args, s, first + own, first_key, diagonals, sums, &low, &high);
+        if (sums_distances) add_diagonals<false>(slopes, args, s, first + own, first_key, diagonals, sums, &low, &high);
       }
-      if (args.grad_query.data != nullptr) multiply_weights<T, DIM, DIM>(grad_query, slopes, at, 0);
+      if (args.grad_query.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_query, slopes, at, column);
       if (Plan::kStages == 1 && tile + 1 < count) {
         sync_block();
         load_stage(tile + 1);
@@ -308,7 +312,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
       if (count == 1 && lane % 4 == 0 && at < s.queries) store(&statistics_of(args, s)[at].delta, row[r].delta);
     }
     if constexpr (FEATURES) {
-      if (args.grad_bias_direct != 0) {
+      if (writes_bias) {
         // Keys that none of these rows sees.
         const int seen = smaller(count * Plan::kStream, s.keys), hidden = s.keys - seen;
         for (int n = thread_index(); n < hidden * Plan::kRows; n += Plan::kThreads) {
@@ -323,12 +327,12 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
     wait_copies<0>();
     sync_block();
     if (args.grad_query.data != nullptr) {
-      write_rows<T, DIM>(grad_query, factor, queries + own * Plan::kRowBytes, args.grad_query, rows_of<T>(args.grad_query, s, s.first_query),
-                         first + own, s.queries, 0, args.dim);
+      write_rows<T, kColumns>(grad_query, factor, queries + own * Plan::kRowBytes, args.grad_query,
+                              rows_of<T>(args.grad_query, s, s.first_query), first + own, s.queries, column, args.dim);
     }
   }
   if constexpr (FEATURES) {
-    if (args.relative_parts != nullptr) finish_diagonals(args, sums, low, high, global_sums);
+    if (sums_distances) finish_diagonals(args, sums, low, high, global_sums);
   }
 }
 
@@ -547,7 +551,8 @@ void launch_query(Args args, const AttentionProblem& p, DeviceCall& call) {
   shared = place_relative(args, shared, call);
   if (p.grad_relative != nullptr) shared = place_relative_sums(args, Plan::kWarps, shared, call);
   const auto kernel = has_features(args) ? query_gradient<T, DIM, true> : query_gradient<T, DIM, kOneSet<T>>;
-  call.launch("attention query_gradient", kernel, Grid{pairs * parts, 1, 1}, Plan::kThreads, shared, args, static_cast<int>(parts));
+  call.launch("attention query_gradient", kernel, Grid{pairs * parts, DIM / Plan::kQueryColumns, 1}, Plan::kThreads, shared, args,
+              static_cast<int>(parts));
   if (p.grad_relative != nullptr) reduce_relative(args, p, parts * Plan::kWarps, call);
 }
 

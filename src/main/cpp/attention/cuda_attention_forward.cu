@@ -22,13 +22,15 @@ struct ForwardPlan {
   static constexpr int kQueryBytes = kRows * Tile<T, DIM>::kRowBytes;
   static constexpr int kKeyBytes = kKeys * Tile<T, DIM>::kRowBytes;
   static constexpr int kShared = kQueryBytes + 4 * kKeyBytes;
-  static constexpr int kBlocks = SMALL ? (DIM <= 64 ? 16 : 8) : DIM <= 64 && !kWide ? 4 : DIM <= 128 && !kWide ? 3 : 2;
+  /// Columns of the output that a block has registers for; blocks for the others make the scores again.
+  static constexpr int kColumns = kWide && DIM == 256 ? 128 : DIM;
+  static constexpr int kBlocks = SMALL ? (DIM <= 32 ? 16 : 8) : DIM <= 32 && !kWide ? 4 : DIM <= 64 && !kWide ? 3 : 2;
 };
 
 template <class T, int DIM, bool FEATURES, bool SMALL>
 MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMALL>::kBlocks)) forward_tiles(const Args args) {
   using Plan = ForwardPlan<T, DIM, SMALL>;
-  constexpr int kTiles = Plan::kKeys / 8;
+  constexpr int kTiles = Plan::kKeys / 8, kColumns = Plan::kColumns;
   unsigned char* queries = shared_memory();
   unsigned char* stages = queries + Plan::kQueryBytes;
   float* relative = reinterpret_cast<float*>(stages + 4 * Plan::kKeyBytes);
@@ -54,7 +56,8 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
   commit_copies();
 
   const int lane = lane_index(), own = 16 * warp_index();
-  float out[DIM / 8][4] = {};
+  const int column = block_y() * kColumns;
+  float out[kColumns / 8][4] = {};
   float largest[2] = {-infinity(), -infinity()}, total[2] = {0, 0};
   for (int tile = 0; tile < count; ++tile) {
     wait_copies<0>();
@@ -86,7 +89,7 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
         }
       }
       MOLFUSE_UNROLL
-      for (int n = 0; n < DIM / 8; ++n) {
+      for (int n = 0; n < kColumns / 8; ++n) {
         out[n][2 * r] *= factor;
         out[n][2 * r + 1] *= factor;
       }
@@ -101,7 +104,7 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
         }
       }
     }
-    multiply_weights<T, DIM, DIM>(out, scores, at + Plan::kKeyBytes, 0);
+    multiply_weights<T, DIM, kColumns>(out, scores, at + Plan::kKeyBytes, column);
   }
   // The queries' copies, where there was no key to wait for.
   wait_copies<0>();
@@ -113,12 +116,12 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
     total[r] += shuffle_xor(total[r], 2);
     factor[r] = total[r] == 0 ? 0.0f : args.keep_scale / total[r];
     const int row = first + own + lane / 4 + 8 * r;
-    if (args.lse != nullptr && lane % 4 == 0 && row < s.queries) {
+    if (args.lse != nullptr && column == 0 && lane % 4 == 0 && row < s.queries) {
       store(lse_of(args, s) + row * args.lse_row, total[r] == 0 ? -infinity() : largest[r] * kLn2 + log(total[r]));
     }
   }
-  write_rows<T, DIM>(out, factor, queries + own * Tile<T, DIM>::kRowBytes, args.out, rows_of<T>(args.out, s, s.first_query), first + own,
-                     s.queries, 0, args.dim);
+  write_rows<T, kColumns>(out, factor, queries + own * Tile<T, DIM>::kRowBytes, args.out, rows_of<T>(args.out, s, s.first_query), first + own,
+                          s.queries, column, args.dim);
 }
 
 // ---- dispatch
@@ -128,7 +131,7 @@ void launch_forward(Args args, DeviceCall& call) {
   using Plan = ForwardPlan<T, DIM, SMALL>;
   const size_t shared = place_relative(args, Plan::kShared, call);
   const int64_t tiles = (args.queries + Plan::kRows - 1) / Plan::kRows;
-  const Grid grid{tiles * args.batch * args.heads, 1, 1};
+  const Grid grid{tiles * args.batch * args.heads, DIM / Plan::kColumns, 1};
   // f32 has one kernel, as its products take so long that the features' tests are not seen; and small blocks, which wait for memory.
   const auto kernel = has_features(args) ? forward_tiles<T, DIM, true, SMALL> : forward_tiles<T, DIM, sizeof(T) == 4 || SMALL, SMALL>;
   call.launch("attention forward_tiles", kernel, grid, Plan::kThreads, shared, args);

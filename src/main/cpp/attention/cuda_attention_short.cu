@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Backward for few keys, on a GPU, in one kernel: a block has a head of a sequence, each of its warps 16 of the keys for good, with the
-// gradients of key and value in registers. Queries come by 32. Scores are made once, five products in all; the gradients of a step's scores
+// gradients of key and value in registers. Queries come by 32 or 16. Scores are made once, five products in all; the gradients of a step's scores
 // pass through shared memory to the warps, each of which then has a part of the gradient of those queries, whole: all keys are here, so
 // nothing is added up between blocks or steps. The sum of weights times their gradients, which the recomputation elsewhere takes from out,
 // is taken from the scores: out is not read, and where a row has one key only its gradient is exactly 0.
@@ -12,10 +12,10 @@ namespace molfuse {
 namespace attention_device {
 namespace {
 
-constexpr int kStep = 32, kStepTiles = kStep / 8;
-
 template <class T, int DIM, int WARPS>
 struct ShortPlan {
+  /// Queries at a time: fewer where the gradients of key and value leave few registers.
+  static constexpr int kStep = DIM * static_cast<int>(sizeof(T)) >= 256 ? 16 : 32, kStepTiles = kStep / 8, kHalves = kStep / 16;
   static constexpr int kWarps = WARPS, kThreads = WARPS * kWarp, kKeys = 16 * WARPS;
   static constexpr int kRowBytes = Tile<T, DIM>::kRowBytes;
   static constexpr int kKeyBytes = kKeys * kRowBytes;
@@ -24,16 +24,17 @@ struct ShortPlan {
   static constexpr int kDeltaBytes = WARPS * kStep * static_cast<int>(sizeof(float));
   static constexpr int kTileBytes = 2 * kKeyBytes + 4 * kStageBytes + kSlopeBytes + kStageBytes + kDeltaBytes;
   static constexpr int kDiagonalFloats = diagonal_floats(kStep);
-  /// Columns of the query gradient that a warp has; half of the warps have the first 16 queries of a step, half the other 16.
-  static constexpr int kColumns = DIM / (WARPS / 2) < 16 ? 16 : DIM / (WARPS / 2);
-  static constexpr int kBlocks = WARPS == 8 ? 1 : WARPS == 2 ? 4 : DIM <= 32 ? 3 : 2;
+  /// Columns of the gradient of 16 queries that a warp has, and that it takes at a time. Of 32 queries, every other warp has the second half.
+  static constexpr int kOwnColumns = DIM * kHalves / WARPS < 16 ? 16 : DIM * kHalves / WARPS;
+  static constexpr int kColumns = kOwnColumns < 32 ? kOwnColumns : 32;
+  static constexpr int kBlocks = WARPS == 8 ? 1 : WARPS == 2 ? 4 : DIM <= 32 && sizeof(T) == 2 ? 3 : 2;
 };
 
 /// acc += the transpose of score gradients [key, query], 16 queries from `first` on, times columns of the keys.
-template <class T, int DIM, int COLUMNS>
+template <class T, int DIM, int COLUMNS, int STEP>
 MOLFUSE_DEVICE void multiply_slopes(float (&acc)[COLUMNS / 8][4], const unsigned char* slopes, int first, const unsigned char* keys, int column,
                                     int length) {
-  using Slopes = Tile<T, kStep>;
+  using Slopes = Tile<T, STEP>;
   using Rows = Tile<T, DIM>;
   constexpr int kDepth = 32 / static_cast<int>(sizeof(T));
   const int lane = lane_index(), g = lane / 4, t = lane % 4;
@@ -70,8 +71,8 @@ MOLFUSE_DEVICE void multiply_slopes(float (&acc)[COLUMNS / 8][4], const unsigned
 template <class T, int DIM, int WARPS>
 MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::kBlocks)) short_gradients(const Args args) {
   using Plan = ShortPlan<T, DIM, WARPS>;
+  constexpr int kStep = Plan::kStep, kStepTiles = Plan::kStepTiles, kColumns = Plan::kColumns;
   using Slopes = Tile<T, kStep>;
-  constexpr int kColumns = Plan::kColumns;
   unsigned char* keys = shared_memory();
   unsigned char* values = keys + Plan::kKeyBytes;
   unsigned char* stages = values + Plan::kKeyBytes;
@@ -195,10 +196,10 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
     }
     if (args.relative_parts != nullptr) add_diagonals<true>(slopes, args, s, own, at, diagonals, sums, &low, &high);
     sync_block();
-    const int half = warp % 2 * 16, column = warp / 2 * kColumns;
-    if (args.grad_query.data != nullptr && column < DIM) {
+    const int half = warp % Plan::kHalves * 16, begin = warp / Plan::kHalves * Plan::kOwnColumns, end = smaller(begin + Plan::kOwnColumns, DIM);
+    for (int column = begin; column < end && args.grad_query.data != nullptr; column += kColumns) {
       float grad_query[kColumns / 8][4] = {};
-      multiply_slopes<T, DIM, kColumns>(grad_query, shared_slopes, half, keys, column, s.length);
+      multiply_slopes<T, DIM, kColumns, kStep>(grad_query, shared_slopes, half, keys, column, s.length);
       float factor[2];
       MOLFUSE_UNROLL
       for (int r = 0; r < 2; ++r) factor[r] = s.limit(args, at + half + g + 8 * r) > 0 ? args.scale : 0.0f;

@@ -288,7 +288,9 @@ MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* l
   // two almost equal sums, they would be seen.
   constexpr bool kApart = sizeof(T) == 4;
   float small[kApart ? TILES : 1][4] = {};
-  MOLFUSE_UNROLL
+  // f32's long loops would keep every address of theirs in a register.
+  [[maybe_unused]] constexpr int kUnroll = kApart ? 2 : Rows::kRowBytes / 32;
+  MOLFUSE_UNROLL_BY(kUnroll)
   for (int k = 0; k < Rows::kRowBytes / 32; ++k) {
     uint32_t bits[4];
     load_matrices(bits, left + Rows::offset(row + (lane & 15), 2 * k + (lane >> 4)));
@@ -484,7 +486,12 @@ MOLFUSE_DEVICE void add_diagonals(const float (&slopes)[TILES][4], const Args& a
       MOLFUSE_UNROLL
       for (int e = 0; e < 4; ++e) sum += slopes[n][e];
     }
-    *(all_high ? high : low) += sum;
+    // Not through a pointer that is chosen: that would put both into memory.
+    if (all_high) {
+      *high += sum;
+    } else {
+      *low += sum;
+    }
     return;
   }
   MOLFUSE_UNROLL

@@ -21,6 +21,9 @@
 /// A kernel for at most `threads` threads a block, compiled so that `blocks` blocks fit on a multiprocessor.
 #define MOLFUSE_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define MOLFUSE_UNROLL _Pragma("unroll")
+/// At most n rounds of the loop at a time: a constant.
+#define MOLFUSE_UNROLL_BY(n) MOLFUSE_PRAGMA(unroll n)
+#define MOLFUSE_PRAGMA(text) _Pragma(#text)
 #define MOLFUSE_GRID_CONSTANT __grid_constant__
 
 namespace molfuse {

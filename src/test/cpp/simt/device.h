@@ -11,6 +11,7 @@
 #define MOLFUSE_DEVICE inline
 #define MOLFUSE_KERNEL(threads, blocks) inline void
 #define MOLFUSE_UNROLL
+#define MOLFUSE_UNROLL_BY(n)
 #define MOLFUSE_GRID_CONSTANT
 
 namespace molfuse {
