@@ -8,6 +8,7 @@
 
 #include "attention/kernels.h"
 #include "runtime/check.h"
+#include "runtime/device_call.h"
 #include "runtime/parallel.h"
 
 namespace molfuse {
@@ -39,12 +40,17 @@ void check_dim(const char* name, int64_t dim) {
   }
 }
 
-/// Checks cu_seqlens; lowers longest, what the caller says, to what there is: a generous maximum shall cost nothing.
+/// Checks cu_seqlens; lowers longest, what the caller says, to what there is: a generous maximum shall cost nothing. What a device holds
+/// is not known here; no sequence there is longer than all of them together.
 const int32_t* sequence_starts(const char* name, const molfuse_tensor& tensor, int64_t batch, int64_t total, int64_t& longest,
-                               const char* longest_name) {
+                               const char* longest_name, bool on_device) {
   check_dtype(name, tensor, {MOLFUSE_I32});
   check_shape(name, tensor, {batch + 1});
   if (tensor.stride[0] != 1 && batch > 0) invalid("%s: expected contiguous entries", name);
+  if (on_device) {
+    longest = std::min(longest, total);
+    return static_cast<const int32_t*>(tensor.data);
+  }
   check_pointers(name, tensor, total);
   const int32_t* starts = static_cast<const int32_t*>(tensor.data);
   int64_t found = 0;
@@ -77,9 +83,10 @@ void set_relative(AttentionProblem& p, const molfuse_tensor& relative) {
   p.radius = relative.size[1] / 2;
 }
 
-void check_lengths(const char* name, const molfuse_tensor& lengths, int64_t batch, int64_t most) {
+void check_lengths(const char* name, const molfuse_tensor& lengths, int64_t batch, int64_t most, bool on_device) {
   check_dtype(name, lengths, {MOLFUSE_I32, MOLFUSE_I64});
   check_shape(name, lengths, {batch});
+  if (on_device) return;
   for (int64_t b = 0; b < batch; ++b) {
     const int64_t length = index_at(lengths, b);
     if (length < 0 || length > most) {
@@ -89,7 +96,7 @@ void check_lengths(const char* name, const molfuse_tensor& lengths, int64_t batc
   }
 }
 
-AttentionProblem check_problem(const molfuse_attention_args& args, bool backward) {
+AttentionProblem check_problem(const molfuse_attention_args& args, bool backward, bool on_device) {
   AttentionProblem p{};
   const bool packed = present(args.cu_seqlens_q);
   p.dtype = args.query.dtype;
@@ -116,15 +123,17 @@ AttentionProblem check_problem(const molfuse_attention_args& args, bool backward
     p.keys = args.max_seqlen_k;
     if (p.queries < 0) invalid("max_seqlen_q: expected >= 0, got %lld", static_cast<long long>(p.queries));
     if (p.keys < 0) invalid("max_seqlen_k: expected >= 0, got %lld", static_cast<long long>(p.keys));
-    p.cu_q = sequence_starts("cu_seqlens_q", args.cu_seqlens_q, p.batch, query_rows, p.queries, "max_seqlen_q");
-    p.cu_k = sequence_starts("cu_seqlens_k", args.cu_seqlens_k, p.batch, key_rows, p.keys, "max_seqlen_k");
+    p.cu_q = sequence_starts("cu_seqlens_q", args.cu_seqlens_q, p.batch, query_rows, p.queries, "max_seqlen_q", on_device);
+    p.cu_k = sequence_starts("cu_seqlens_k", args.cu_seqlens_k, p.batch, key_rows, p.keys, "max_seqlen_k", on_device);
+    p.total_q = query_rows;
+    p.total_k = key_rows;
   } else {
     p.batch = args.query.size[0];
     query_rows = p.queries = args.query.size[2];
     key_rows = p.keys = args.key.size[2];
     if (present(args.cu_seqlens_k)) invalid("cu_seqlens_k: is given without cu_seqlens_q");
     if (present(args.key_lengths)) {
-      check_lengths("key_lengths", args.key_lengths, p.batch, p.keys);
+      check_lengths("key_lengths", args.key_lengths, p.batch, p.keys, on_device);
       p.key_lengths = args.key_lengths;
     }
   }
@@ -162,6 +171,7 @@ AttentionProblem check_problem(const molfuse_attention_args& args, bool backward
     p.bias_head = stride(1);
     p.bias_row = stride(2);
     p.bias_column = p.keys == 1 ? 1 : stride(3);
+    for (int d = 0; d < 4; ++d) p.bias_size[d] = bias.size[d];
   }
   set_relative(p, args.relative_bias);
   p.causal = args.causal != 0;
@@ -193,6 +203,9 @@ AttentionProblem check_problem(const molfuse_attention_args& args, bool backward
       check_dtype("grad_relative_bias", args.grad_relative_bias, {accumulate_dtype(p.dtype)});
       check_shape("grad_relative_bias", args.grad_relative_bias, {p.heads, 2 * p.radius + 1});
       check_output("grad_relative_bias", args.grad_relative_bias);
+      p.grad_relative = args.grad_relative_bias.data;
+      p.grad_relative_head = args.grad_relative_bias.stride[0];
+      p.grad_relative_column = args.grad_relative_bias.stride[1];
     }
   }
   return p;
@@ -394,7 +407,8 @@ void run_backward(const AttentionProblem& p, const molfuse_attention_args& args,
   }
 }
 
-void run_decode(const molfuse_attention_decode_args& args, const molfuse_execution& execution) {
+/// A checked decode call: a problem with one query. Its key lengths are what was valid before the call.
+AttentionProblem check_decode(const molfuse_attention_decode_args& args, bool on_device) {
   AttentionProblem p{};
   p.dtype = args.query.dtype;
   if (!is_float(p.dtype)) invalid("query: expected element type f16, bf16, f32 or f64, got %s", molfuse_dtype_name(p.dtype));
@@ -417,16 +431,23 @@ void run_decode(const molfuse_attention_decode_args& args, const molfuse_executi
   p.query = single("query", args.query, false);
   p.out = single("out", args.out, true);
   const bool append = present(args.key_new) || present(args.value_new);
-  AttentionOperand key_new{}, value_new{};
   if (append) {
-    key_new = single("key_new", args.key_new, false);
-    value_new = single("value_new", args.value_new, false);
+    p.key_new = single("key_new", args.key_new, false);
+    p.value_new = single("value_new", args.value_new, false);
   }
   p.key = operand_of("key_cache", args.key_cache, p, capacity, false, append);
   p.value = operand_of("value_cache", args.value_cache, p, capacity, false, append);
-  check_lengths("lengths", args.lengths, p.batch, append ? capacity - 1 : capacity);
+  check_lengths("lengths", args.lengths, p.batch, append ? capacity - 1 : capacity, on_device);
+  p.key_lengths = args.lengths;
   set_relative(p, args.relative_bias);
   set_scale(p, args.has_scale, args.scale);
+  return p;
+}
+
+void run_decode(const molfuse_attention_decode_args& args, const molfuse_execution& execution) {
+  AttentionProblem p = check_decode(args, execution.device_type != MOLFUSE_CPU);
+  MOLFUSE_ON_DEVICE(execution, "molfuse_attention_decode", attention_decode_device, p)
+  const bool append = p.key_new.data != nullptr;
   std::vector<int64_t> lengths(static_cast<size_t>(p.batch));
   for (int64_t b = 0; b < p.batch; ++b) lengths[static_cast<size_t>(b)] = index_at(args.lengths, b) + (append ? 1 : 0);
   p.key_lengths.data = lengths.data();
@@ -458,8 +479,8 @@ void run_decode(const molfuse_attention_decode_args& args, const molfuse_executi
                     static_cast<const char*>(row.data) + (task.batch * row.batch + task.head * row.head) * static_cast<int64_t>(bytes),
                     static_cast<size_t>(p.dim) * bytes);
       };
-      put(p.key, key_new);
-      put(p.value, value_new);
+      put(p.key, p.key_new);
+      put(p.value, p.value_new);
     }
     kernels.decode(p, task, scratch.of(thread));
   });
@@ -475,25 +496,25 @@ extern "C" {
 molfuse_status molfuse_attention_forward(const molfuse_attention_args* args, const molfuse_execution* execution) {
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_attention_forward");
-    refuse_device(where, "molfuse_attention_forward");
-    const molfuse_attention_args a = read_args(args, "molfuse_attention_forward");
-    run_forward(check_problem(a, false), where);
+    const AttentionProblem p = check_problem(read_args(args, "molfuse_attention_forward"), false, where.device_type != MOLFUSE_CPU);
+    MOLFUSE_ON_DEVICE(where, "molfuse_attention_forward", attention_forward_device, p)
+    run_forward(p, where);
   });
 }
 
 molfuse_status molfuse_attention_backward(const molfuse_attention_args* args, const molfuse_execution* execution) {
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_attention_backward");
-    refuse_device(where, "molfuse_attention_backward");
     const molfuse_attention_args a = read_args(args, "molfuse_attention_backward");
-    run_backward(check_problem(a, true), a, where);
+    const AttentionProblem p = check_problem(a, true, where.device_type != MOLFUSE_CPU);
+    MOLFUSE_ON_DEVICE(where, "molfuse_attention_backward", attention_backward_device, p)
+    run_backward(p, a, where);
   });
 }
 
 molfuse_status molfuse_attention_decode(const molfuse_attention_decode_args* args, const molfuse_execution* execution) {
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_attention_decode");
-    refuse_device(where, "molfuse_attention_decode");
     run_decode(read_args(args, "molfuse_attention_decode"), where);
   });
 }

@@ -10,6 +10,8 @@
 
 namespace molfuse {
 
+class DeviceCall;
+
 /// A [B,H,N,D] operand whose rows are contiguous. Strides in elements.
 struct AttentionOperand {
   void* data;
@@ -22,18 +24,23 @@ struct AttentionProblem {
   int64_t batch, heads, queries, keys, dim;  ///< queries and keys: of the batch form, or the longest sequence's
   const int32_t* cu_q;
   const int32_t* cu_k;
+  int64_t total_q, total_k;  ///< rows of the packed form
   molfuse_tensor key_lengths;
   AttentionOperand query, key, value, out, grad_out, grad_query, grad_key, grad_value;
+  AttentionOperand key_new, value_new;  ///< decode
   void* lse;  ///< f32 or f64
   int64_t lse_batch, lse_head, lse_row;
   const void* bias;
   int32_t bias_dtype;
   int64_t bias_batch, bias_head, bias_row, bias_column;  ///< 0 where broadcast
+  int64_t bias_size[4];
   void* grad_bias;
   int64_t grad_bias_batch, grad_bias_head, grad_bias_row, grad_bias_column;
   const void* relative;
   int32_t relative_dtype;
   int64_t relative_head, relative_column, radius;
+  void* grad_relative;
+  int64_t grad_relative_head, grad_relative_column;
   bool causal;
   double scale, dropout_p;
   uint32_t threshold;  ///< a Philox word below this drops its element
@@ -115,5 +122,10 @@ struct AttentionKernels {
 };
 
 MOLFUSE_DECLARE_CPU_TABLE(AttentionKernels, attention_kernels)
+
+// On a device. Lengths and starts of sequences are read by the kernels, which report wrong ones and take them for empty.
+void attention_forward_device(const AttentionProblem&, DeviceCall&);
+void attention_backward_device(const AttentionProblem&, DeviceCall&);
+void attention_decode_device(const AttentionProblem&, DeviceCall&);
 
 }  // namespace molfuse

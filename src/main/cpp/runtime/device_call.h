@@ -41,7 +41,7 @@ struct Grid {
 };
 
 /// What a kernel found wrong with values that only the device can see.
-enum class Fault : uint32_t { none, graph_ptr, row_ptr, edge_index, target };
+enum class Fault : uint32_t { none, graph_ptr, row_ptr, edge_index, target, key_lengths, cu_seqlens_q, cu_seqlens_k, lengths };
 
 /// A report fits one word, so that it is read and written whole: fault, value (cut to 24 bits) and position.
 constexpr int kReportPositionBits = 36, kReportValueBits = 24;

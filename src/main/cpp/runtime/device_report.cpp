@@ -16,6 +16,10 @@ void throw_report(unsigned long long word) {
     case Fault::row_ptr: what = "row_ptr", expected = "ascending entries from 0 to the number of edges"; break;
     case Fault::edge_index: what = "source or target of an edge", expected = "the number of a node"; break;
     case Fault::target: what = "targets", expected = "a class or pad_index"; break;
+    case Fault::key_lengths: what = "key_lengths", expected = "lengths in 0..M"; break;
+    case Fault::cu_seqlens_q: what = "cu_seqlens_q", expected = "ascending entries from 0 to Tq, no further apart than max_seqlen_q"; break;
+    case Fault::cu_seqlens_k: what = "cu_seqlens_k", expected = "ascending entries from 0 to Tk, no further apart than max_seqlen_k"; break;
+    case Fault::lengths: what = "lengths", expected = "lengths that the cache has room for"; break;
     default: break;
   }
   invalid("%s: expected %s, got %lld at position %lld (found on the device by an earlier call, whose results are not valid)", what, expected,

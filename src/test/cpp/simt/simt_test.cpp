@@ -347,4 +347,17 @@ TEST(Simt, SixteenBitTypesAreRoundedToNearestEven) {
   EXPECT_EQ(from_float<bf16>(1.0f + 3.0f / 256).bits, 0x3F82);
 }
 
+TEST(Simt, ArithmeticAtItsEdges) {
+  EXPECT_EQ(exp2_fast(10.0f), 1024.0f);
+  EXPECT_EQ(exp2_fast(-infinity()), 0.0f);
+  EXPECT_EQ(exp2_fast(-126.0f), float_from_bits(0x00800000u));
+  EXPECT_EQ(exp2_fast(-127.0f), 0.0f);  // no subnormal numbers
+  EXPECT_EQ(exp2_fast(128.0f), infinity());
+  EXPECT_TRUE(is_nan(exp2_fast(quiet_nan())));
+  EXPECT_EQ(larger(-3.0f, 2.0f), 2.0f);
+  EXPECT_EQ(larger(quiet_nan(), 2.0f), 2.0f);
+  EXPECT_EQ(larger(2.0f, quiet_nan()), 2.0f);
+  EXPECT_EQ(pack<f16>(1.0f, -2.0f), 0xC0003C00u);
+}
+
 }  // namespace

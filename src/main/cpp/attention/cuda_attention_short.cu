@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backward for few keys, on a GPU, in one kernel: a block has a head of a sequence, each of its warps 16 of the keys for good, with the
+// gradients of key and value in registers. Queries come by 32 or 16. Scores are made once, five products in all; the gradients of a step's scores
+// pass through shared memory to the warps, each of which then has a part of the gradient of those queries, whole: all keys are here, so
+// nothing is added up between blocks or steps. The sum of weights times their gradients, which the recomputation elsewhere takes from out,
+// is taken from the scores: out is not read, and where a row has one key only its gradient is exactly 0.
+#include <algorithm>
+
+#include "attention/device.h"
+
+namespace molfuse {
+namespace attention_device {
+namespace {
+
+template <class T, int DIM, int WARPS>
+struct ShortPlan {
+  /// Queries at a time: fewer where the gradients of key and value leave few registers.
+  static constexpr int kStep = DIM * static_cast<int>(sizeof(T)) >= 256 ? 16 : 32, kStepTiles = kStep / 8, kHalves = kStep / 16;
+  static constexpr int kWarps = WARPS, kThreads = WARPS * kWarp, kKeys = 16 * WARPS;
+  static constexpr int kRowBytes = Tile<T, DIM>::kRowBytes;
+  static constexpr int kKeyBytes = kKeys * kRowBytes;
+  static constexpr int kStageBytes = kStep * kRowBytes;
+  static constexpr int kSlopeBytes = kKeys * Tile<T, kStep>::kRowBytes;
+  static constexpr int kDeltaBytes = WARPS * kStep * static_cast<int>(sizeof(float));
+  static constexpr int kTileBytes = 2 * kKeyBytes + 4 * kStageBytes + kSlopeBytes + kStageBytes + kDeltaBytes;
+  static constexpr int kDiagonalFloats = diagonal_floats(kStep);
+  /// Columns of the gradient of 16 queries that a warp has, and that it takes at a time. Of 32 queries, every other warp has the second half.
+  static constexpr int kOwnColumns = DIM * kHalves / WARPS < 16 ? 16 : DIM * kHalves / WARPS;
+  static constexpr int kColumns = kOwnColumns < 32 ? kOwnColumns : 32;
+  static constexpr int kBlocks = WARPS == 8 ? 1 : WARPS == 2 ? 4 : DIM <= 32 && sizeof(T) == 2 ? 3 : 2;
+};
+
+/// acc += the transpose of score gradients [key, query], 16 queries from `first` on, times columns of the keys.
+template <class T, int DIM, int COLUMNS, int STEP>
+MOLFUSE_DEVICE void multiply_slopes(float (&acc)[COLUMNS / 8][4], const unsigned char* slopes, int first, const unsigned char* keys, int column,
+                                    int length) {
+  using Slopes = Tile<T, STEP>;
+  using Rows = Tile<T, DIM>;
+  constexpr int kDepth = 32 / static_cast<int>(sizeof(T));
+  const int lane = lane_index(), g = lane / 4, t = lane % 4;
+  for (int k = 0; k < length; k += kDepth) {
+    uint32_t bits[4];
+    if constexpr (sizeof(T) == 4) {
+      MOLFUSE_UNROLL
+      for (int m = 0; m < 4; ++m) {
+        const int at = first + g + m % 2 * 8;
+        bits[m] = load(reinterpret_cast<const uint32_t*>(slopes + Slopes::offset(k + 2 * t + m / 2, at / 4) + at % 4 * 4));
+      }
+    } else {
+      load_matrices_transposed(bits, slopes + Slopes::offset(k + (lane & 7) + (lane >> 4 << 3), first / 8 + (lane >> 3 & 1)));
+    }
+    const Left<T> a = left_of<T>(bits);
+    MOLFUSE_UNROLL
+    for (int n = 0; n < COLUMNS / 8; n += 2) {
+      uint32_t b[4];
+      if constexpr (sizeof(T) == 4) {
+        MOLFUSE_UNROLL
+        for (int m = 0; m < 4; ++m) {
+          const int at = column + 8 * (n + m / 2) + g;
+          b[m] = load(reinterpret_cast<const uint32_t*>(keys + Rows::offset(k + 2 * t + m % 2, at / 4) + at % 4 * 4));
+        }
+      } else {
+        load_matrices_transposed(b, keys + Rows::offset(k + (lane & 15), column / 8 + n + (lane >> 4)));
+      }
+      multiply<T>(acc[n], acc[n], a, b[0], b[1]);
+      multiply<T>(acc[n + 1], acc[n + 1], a, b[2], b[3]);
+    }
+  }
+}
+
+template <class T, int DIM, int WARPS>
+MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::kBlocks)) short_gradients(const Args args) {
+  using Plan = ShortPlan<T, DIM, WARPS>;
+  constexpr int kStep = Plan::kStep, kStepTiles = Plan::kStepTiles, kColumns = Plan::kColumns;
+  using Slopes = Tile<T, kStep>;
+  unsigned char* keys = shared_memory();
+  unsigned char* values = keys + Plan::kKeyBytes;
+  unsigned char* stages = values + Plan::kKeyBytes;
+  unsigned char* shared_slopes = stages + 4 * Plan::kStageBytes;
+  unsigned char* out_stage = shared_slopes + Plan::kSlopeBytes;
+  float* deltas = reinterpret_cast<float*>(out_stage + Plan::kStageBytes);
+  const int distances = 2 * args.radius + 1;
+  const int lane = lane_index(), g = lane / 4, t = lane % 4, warp = warp_index(), own = 16 * warp;
+  float* rest = deltas + Plan::kWarps * kStep;
+  float* diagonals = rest + warp * Plan::kDiagonalFloats;
+  if (args.relative_parts != nullptr) rest += Plan::kWarps * Plan::kDiagonalFloats;
+  float* relative = rest;
+  if (args.relative_shared != 0) rest += distances;
+  float* global_sums = args.relative_parts + (static_cast<int64_t>(block_x()) * Plan::kWarps + warp) * distances;
+  float* sums = args.relative_parts_shared != 0 ? rest + warp * distances : global_sums;
+  float low = 0, high = 0;
+  const Sequence s = sequence_of(args, block_x() / args.heads, block_x() % args.heads);
+  const T* query = rows_of<const T>(args.query, s, s.first_query);
+  const T* grad_out = rows_of<const T>(args.grad_out, s, s.first_query);
+  const int count = (s.queries + kStep - 1) / kStep;
+  auto load_stage = [&](int step) {
+    unsigned char* to = stages + step % 2 * 2 * Plan::kStageBytes;
+    load_tile<T, DIM, kStep, Plan::kThreads>(to, args.query, query, step * kStep, s.first_row(args), s.queries, args.dim);
+    load_tile<T, DIM, kStep, Plan::kThreads>(to + Plan::kStageBytes, args.grad_out, grad_out, step * kStep, s.first_row(args), s.queries, args.dim);
+    commit_copies();
+  };
+  load_tile<T, DIM, Plan::kKeys, Plan::kThreads>(keys, args.key, rows_of<const T>(args.key, s, s.first_key), 0, 0, s.length, args.dim);
+  load_tile<T, DIM, Plan::kKeys, Plan::kThreads>(values, args.value, rows_of<const T>(args.value, s, s.first_key), 0, 0, s.length, args.dim);
+  load_relative<T>(args, s.head, relative, Plan::kThreads);
+  if (count > 0) load_stage(0);
+  commit_copies();
+  if (args.relative_parts != nullptr) begin_diagonals(args, sums);
+
+  float grad_key[DIM / 8][4] = {}, grad_value[DIM / 8][4] = {};
+  for (int step = 0; step < count; ++step) {
+    const int at = step * kStep;
+    float log_sum[kStepTiles][2];
+    MOLFUSE_UNROLL
+    for (int n = 0; n < kStepTiles; ++n) {
+      MOLFUSE_UNROLL
+      for (int c = 0; c < 2; ++c) {
+        const int i = at + 8 * n + 2 * t + c;
+        const float lse = s.limit(args, i) > 0 ? load(lse_of(args, s) + i * args.lse_row) : -infinity();
+        log_sum[n][c] = lse == -infinity() ? infinity() : lse * kLog2e;
+      }
+    }
+    wait_copies<0>();
+    sync_block();
+    if (step + 1 < count) load_stage(step + 1);
+    const unsigned char* queries = stages + step % 2 * 2 * Plan::kStageBytes;
+    const unsigned char* grads = queries + Plan::kStageBytes;
+    float weights[kStepTiles][4], slopes[kStepTiles][4];
+    multiply_rows<T, DIM, kStepTiles>(weights, keys, own, queries);
+    const bool masked = at + kStep > s.queries || s.limit(args, at) < own + 16;
+    finish_scores<T, true, true>(weights, args, s, relative, own, at, masked);
+    multiply_rows<T, DIM, kStepTiles>(slopes, values, own, grads);
+    uint32_t keep = 0xFFFFu;  // a bit for each element
+    if (args.threshold != 0) {
+      keep = 0;
+      MOLFUSE_UNROLL
+      for (int n = 0; n < kStepTiles; ++n) keep |= kept<true>(args, s, own, at, n) << (4 * n);
+    }
+    MOLFUSE_UNROLL
+    for (int n = 0; n < kStepTiles; ++n) {
+      float sum[2] = {0, 0};
+      MOLFUSE_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        weights[n][e] = exp2_fast(weights[n][e] - log_sum[n][e & 1]);
+        slopes[n][e] = weights[n][e] == 0 || (keep >> (4 * n + e) & 1u) == 0 ? 0.0f : slopes[n][e] * args.keep_scale;
+        sum[e & 1] = fused_multiply_add(weights[n][e], slopes[n][e], sum[e & 1]);
+      }
+      MOLFUSE_UNROLL
+      for (int c = 0; c < 2; ++c) {
+        sum[c] += shuffle_xor(sum[c], 4);
+        sum[c] += shuffle_xor(sum[c], 8);
+        sum[c] += shuffle_xor(sum[c], 16);
+      }
+      if (lane < 4) store(reinterpret_cast<Vector<float, 2>*>(deltas + warp * kStep + 8 * n + 2 * lane), Vector<float, 2>{{sum[0], sum[1]}});
+    }
+    sync_block();
+    MOLFUSE_UNROLL
+    for (int n = 0; n < kStepTiles; ++n) {
+      float delta[2] = {0, 0};
+      MOLFUSE_UNROLL
+      for (int w = 0; w < Plan::kWarps; ++w) {
+        const auto part = load(reinterpret_cast<const Vector<float, 2>*>(deltas + w * kStep + 8 * n + 2 * t));
+        delta[0] += part.item[0];
+        delta[1] += part.item[1];
+      }
+      MOLFUSE_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        slopes[n][e] = score_gradient(weights[n][e], slopes[n][e], delta[e & 1]);
+        if ((keep >> (4 * n + e) & 1u) == 0) weights[n][e] = 0;
+      }
+      MOLFUSE_UNROLL
+      for (int r = 0; r < 2; ++r) {
+        const int row = own + g + 8 * r;
+        if constexpr (sizeof(T) == 2) {
+          store(reinterpret_cast<uint32_t*>(shared_slopes + Slopes::offset(row, n) + 4 * t), pack<T>(slopes[n][2 * r], slopes[n][2 * r + 1]));
+        } else {
+          store(reinterpret_cast<Vector<float, 2>*>(shared_slopes + Slopes::offset(row, 2 * n + t / 2) + t % 2 * 8),
+                Vector<float, 2>{{slopes[n][2 * r], slopes[n][2 * r + 1]}});
+        }
+      }
+    }
+    multiply_weights<T, DIM, DIM>(grad_value, weights, grads, 0);
+    multiply_weights<T, DIM, DIM>(grad_key, slopes, queries, 0);
+    if (args.grad_bias_direct != 0) {
+      const auto position = Position<true>::of_lane(own, at);
+      const BiasStrides& strides = args.grad_bias_strides;
+      MOLFUSE_UNROLL
+      for (int n = 0; n < kStepTiles; ++n) {
+        MOLFUSE_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          const int i = position.query(n, e), j = position.key(n, e);
+          if (i < s.queries && j < s.keys) {
+            store(args.grad_bias + s.batch * strides.batch + s.head * strides.head + i * strides.row + j * strides.column, slopes[n][e]);
+          }
+        }
+      }
+    }
+    if (args.relative_parts != nullptr) add_diagonals<true>(slopes, args, s, own, at, diagonals, sums, &low, &high);
+    sync_block();
+    const int half = warp % Plan::kHalves * 16, begin = warp / Plan::kHalves * Plan::kOwnColumns, end = smaller(begin + Plan::kOwnColumns, DIM);
+    for (int column = begin; column < end && args.grad_query.data != nullptr; column += kColumns) {
+      float grad_query[kColumns / 8][4] = {};
+      multiply_slopes<T, DIM, kColumns, kStep>(grad_query, shared_slopes, half, keys, column, s.length);
+      float factor[2];
+      MOLFUSE_UNROLL
+      for (int r = 0; r < 2; ++r) factor[r] = s.limit(args, at + half + g + 8 * r) > 0 ? args.scale : 0.0f;
+      write_rows<T, kColumns>(grad_query, factor, out_stage + warp * 16 * Tile<T, kColumns>::kRowBytes, args.grad_query,
+                              rows_of<T>(args.grad_query, s, s.first_query), at + half, s.queries, column, args.dim);
+    }
+  }
+  wait_copies<0>();
+  sync_block();
+  float key_factor[2], value_factor[2];
+  MOLFUSE_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    const bool seen = own + g + 8 * r < s.length;
+    key_factor[r] = seen ? args.scale : 0.0f;
+    value_factor[r] = seen ? args.keep_scale : 0.0f;
+  }
+  unsigned char* stage = keys + own * Plan::kRowBytes;
+  if (args.grad_key.data != nullptr) {
+    write_rows<T, DIM>(grad_key, key_factor, stage, args.grad_key, rows_of<T>(args.grad_key, s, s.first_key), own, s.keys, 0, args.dim);
+  }
+  if (args.grad_value.data != nullptr) {
+    write_rows<T, DIM>(grad_value, value_factor, stage, args.grad_value, rows_of<T>(args.grad_value, s, s.first_key), own, s.keys, 0, args.dim);
+  }
+  if (args.relative_parts != nullptr) finish_diagonals(args, sums, low, high, global_sums);
+}
+
+// ---- dispatch
+
+template <class T, int DIM, int WARPS>
+bool launch_short(Args args, const AttentionProblem& p, DeviceCall& call) {
+  using Plan = ShortPlan<T, DIM, WARPS>;
+  const int64_t pairs = p.batch * p.heads;
+  size_t shared = Plan::kTileBytes;
+  if (p.grad_relative != nullptr) shared += Plan::kWarps * Plan::kDiagonalFloats * sizeof(float);
+  if (shared > call.device().shared_per_block) return false;
+  shared = place_relative(args, shared, call);
+  if (p.grad_relative != nullptr) {
+    args.relative_parts = call.scratch<float>(pairs * Plan::kWarps * (2 * p.radius + 1));
+    shared = place_relative_sums(args, Plan::kWarps, shared, call);
+  }
+  call.launch("attention short_gradients", short_gradients<T, DIM, WARPS>, Grid{pairs, 1, 1}, Plan::kThreads, shared, args);
+  if (p.grad_relative != nullptr) reduce_relative(args, p, Plan::kWarps, call);
+  return true;
+}
+
+using Launcher = bool (*)(Args, const AttentionProblem&, DeviceCall&);
+
+/// The table: by head size and the keys that 2, 4 or 8 warps have. Larger ones have no place in registers or shared memory.
+template <class T>
+Launcher launcher_of(int64_t dim, int64_t keys) {
+  if (keys > 128) return nullptr;
+  if constexpr (sizeof(T) == 4) {
+    if (keys > 64) return nullptr;
+    if (dim <= 32) return keys <= 32 ? launch_short<T, 32, 2> : launch_short<T, 32, 4>;
+    return dim <= 64 ? launch_short<T, 64, 4> : nullptr;
+  } else {
+    if (dim <= 32) return keys <= 32 ? launch_short<T, 32, 2> : keys <= 64 ? launch_short<T, 32, 4> : launch_short<T, 32, 8>;
+    if (dim <= 64) return keys <= 32 ? launch_short<T, 64, 2> : keys <= 64 ? launch_short<T, 64, 4> : launch_short<T, 64, 8>;
+    return dim <= 128 && keys <= 64 ? launch_short<T, 128, 4> : nullptr;
+  }
+}
+
+}  // namespace
+
+bool short_backward(const Args& args, const AttentionProblem& p, DeviceCall& call) {
+  // One block goes over all queries of its head: many of them only where heads fill the device.
+  if (p.keys == 0 || (p.queries > 256 && p.batch * p.heads < 2 * call.device().multiprocessors)) return false;
+  Launcher launch = nullptr;
+  switch (p.dtype) {
+    case MOLFUSE_F16: launch = launcher_of<f16>(p.dim, p.keys); break;
+    case MOLFUSE_BF16: launch = launcher_of<bf16>(p.dim, p.keys); break;
+    default: launch = launcher_of<float>(p.dim, p.keys); break;
+  }
+  return launch != nullptr && launch(args, p, call);
+}
+
+}  // namespace attention_device
+}  // namespace molfuse
