@@ -27,7 +27,7 @@ struct Parts {
 /// Rows of up to LANES * CHUNKS chunks of 16 bytes.
 template <class T, int LANES, int CHUNKS>
 struct DecodeRows {
-  static constexpr int kLanes = LANES, kChunks = CHUNKS;
+  static constexpr int kLanes = LANES;
   static constexpr int kChunk = 16 / static_cast<int>(sizeof(T));
   static constexpr int kItems = CHUNKS * kChunk;
   static constexpr int kGroups = kThreads / LANES;
