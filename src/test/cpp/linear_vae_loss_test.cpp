@@ -302,6 +302,8 @@ TEST(LinearVaeLoss, MatchesTheFormulaForRandomShapesTypesAndStrides) {
     c.batch = between(random, 1, 5);
     c.length = between(random, 1, kSlow ? 25 : 40);
     c.channels = channels[between(random, 0, 10)];
+    // What the simulated device has shared memory for in f32; EveryRegimeOfTheDevice gives it more.
+    if (kSlow) c.channels = std::min<int64_t>(c.channels, 256);
     c.classes = classes[between(random, 0, 10)];
     c.pad = between(random, 0, 1) != 0 ? 0 : -100;
     c.bias = between(random, 0, 2) != 0;

@@ -28,7 +28,7 @@ struct BackwardPlan {
   static constexpr int kColumns = DIM < kMostColumns ? DIM : kMostColumns;
   /// The same for the gradient of query.
   static constexpr int kQueryColumns = DIM < 128 ? DIM : 128;
-  static constexpr int kBlocks = sizeof(T) == 2 && DIM <= 32 ? 4 : sizeof(T) == 2 && DIM <= 64 ? 3 : 2;
+  static constexpr int kBlocks = sizeof(T) == 2 && DIM <= 32 ? 3 : 2;
   /// One warp's tile of score gradients, from which it sums diagonals.
   static constexpr int kDiagonalFloats = diagonal_floats(kStream);
 };

@@ -226,8 +226,11 @@ Launcher launcher_of(int64_t dim) {
   if (bytes <= 64) return launch_decode<T, 4, 1>;
   if (bytes <= 128) return launch_decode<T, 8, 1>;
   if (bytes <= 256) return launch_decode<T, 16, 1>;
-  if (bytes <= 512) return launch_decode<T, 32, 1>;
-  return launch_decode<T, 32, 2>;
+  // 256 elements of 16 bits are no more than that.
+  if constexpr (sizeof(T) == 4) {
+    if (bytes > 512) return launch_decode<T, 32, 2>;
+  }
+  return launch_decode<T, 32, 1>;
 }
 
 }  // namespace

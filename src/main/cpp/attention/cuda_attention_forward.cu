@@ -24,7 +24,7 @@ struct ForwardPlan {
   static constexpr int kShared = kQueryBytes + 4 * kKeyBytes;
   /// Columns of the output that a block has registers for; blocks for the others make the scores again.
   static constexpr int kColumns = kWide && DIM == 256 ? 128 : DIM;
-  static constexpr int kBlocks = SMALL ? (DIM <= 32 ? 16 : 8) : DIM <= 32 && !kWide ? 4 : DIM <= 64 && !kWide ? 3 : 2;
+  static constexpr int kBlocks = SMALL ? (DIM > 32 ? 8 : kWide ? 12 : 16) : DIM <= 64 && !kWide ? 3 : 2;
 };
 
 template <class T, int DIM, bool FEATURES, bool SMALL>

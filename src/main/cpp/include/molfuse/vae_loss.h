@@ -100,6 +100,9 @@ MOLFUSE_API molfuse_status molfuse_vae_loss_scale(const molfuse_vae_loss_scale_a
  * stats[MOLFUSE_VAE_TOKEN_COUNT]+1e-8, in S and together with the upstream gradient: divided at once, those of many tokens
  * would be too small for f16. As sums they fit: a token's row of grad_hidden is at most twice the largest weight, and the
  * gradients summed over tokens are S. For NONE call backward with grad_nll, which recomputes the tiles.
+ *
+ * On a device: up to 1024 channels (512 in f32) where a block may have 163 KB of shared memory or more, half of that where it has 99 KB;
+ * products are of T with f32 sums, f32 in three products of tf32 parts, and the gradient of the logits is rounded to T for them.
  */
 typedef struct molfuse_linear_vae_loss_args {
   size_t struct_size;
