@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results and gradients against the formula in f64: an error of at most twice that of PyTorch's own operators in the same type, plus a
 little for rounding."""
+import math
+
 import torch
 
 EPSILON = {torch.float32: 2.0 ** -24, torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -11}
@@ -23,6 +25,8 @@ def close(what, got, eager, exact, dtype, terms=0.0):
     """terms: the size of what a result is a sum of, if that is larger than the result."""
     size = max(terms, float(exact.detach().abs().max()) if exact.numel() else 0.0)
     allowed = 2 * difference(eager, exact) + (16 * EPSILON[torch.float32] + 2 * EPSILON[dtype]) * size
+    if not math.isfinite(allowed):
+        raise Wrong(f"{what}: PyTorch's own result is not finite, so that there is nothing to compare with")
     error = difference(got, exact)
     if not error <= allowed:
         raise Wrong(f"{what}: error {error:.3g}, allowed {allowed:.3g}")

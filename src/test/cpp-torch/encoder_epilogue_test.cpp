@@ -212,6 +212,16 @@ TEST(EncoderEpilogue, WrongArgumentsAreNamed) {
   expect_invalid([&] { into(at::zeros({4, kColumns}, f64()), 0, graph_ptr() + 1); }, {"graph_ptr"});
   expect_invalid([&] { into(at::zeros({4, kColumns}, f64()), 0, Tensor()); }, {"graph_ptr"});
   expect_invalid([&] { into(t[0].narrow(0, 0, 4), 0, graph_ptr()); }, {"pooled", "shared with input"});
+  expect_invalid([&] { api::encoder_epilogue(t[0], {}, {}, {}, running.var, running.var, true, 0.1, 1e-5, 0, 1, 0); }, {"running_mean", "running_var"});
+  // Before anything is written.
+  const Tensor wide = at::full({4, 2 * kColumns}, 7.0, f64()), leaf_row = at::full({4, kColumns}, 7.0, f64()).requires_grad_(true);
+  const Running kept(at::kDouble);
+  const auto differentiable = [&](const Tensor& pooled) {
+    api::encoder_epilogue_into(pooled, 0, graph_ptr(), leaf(t[0], at::kDouble), {}, {}, {}, kept.mean, kept.var, true, 0.1, 1e-5, 0, 1, 0);
+  };
+  expect_invalid([&] { differentiable(wide.narrow(1, 0, kColumns)); }, {"pooled", "view"});
+  expect_invalid([&] { differentiable(leaf_row); }, {"pooled", "leaf"});
+  EXPECT_TRUE(wide.eq(7).all().item<bool>() && leaf_row.eq(7).all().item<bool>() && kept.mean.equal(Running(at::kDouble).mean));
 }
 
 }  // namespace

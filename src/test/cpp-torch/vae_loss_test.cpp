@@ -339,6 +339,18 @@ TEST(VaeLoss, WrongArgumentsAreNamed) {
   expect_invalid([&] { fused_linear(logits, at::randn({9, 8}), {}, targets * 9, {}, {}, {}); }, {"targets", "9"});
 }
 
+// The gradient that forward made is given out twice where the graph is kept: what is done to one must not reach the other.
+TEST(VaeLoss, GradientsOfAKeptGraphAreTheirOwn) {
+  const Tensor logits = at::randn({2, 3, 5}).requires_grad_(true), targets = at::ones({2, 3}, at::kLong);
+  const Tensor total = api::vae_loss(logits, targets, {}, {}, 0, 0, "mean", false, false)[0];
+  Tensor first = gradients(total, {logits})[0];
+  const Tensor expected = first.clone();
+  first.mul_(0);
+  EXPECT_TRUE(gradients(total, {logits})[0].equal(expected));
+  const Tensor created = torch::autograd::grad({total}, {logits}, {}, true, /*create_graph=*/true)[0];
+  EXPECT_FALSE(gradients(total, {logits})[0].requires_grad());
+}
+
 // What backward does on a device, where the factor is not known to the host; here on the CPU.
 TEST(VaeLoss, ScaleOperatorsMultiplyByTheUpstreamGradient) {
   const auto scale = c10::Dispatcher::singleton().findSchemaOrThrow("molfuse::_vae_loss_scale", "");

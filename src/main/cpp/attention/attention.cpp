@@ -48,6 +48,8 @@ const int32_t* sequence_starts(const char* name, const molfuse_tensor& tensor, i
   check_shape(name, tensor, {batch + 1});
   if (tensor.stride[0] != 1 && batch > 0) invalid("%s: expected contiguous entries", name);
   if (on_device) {
+    if (total > 0 && batch == 0) invalid("%s: expected the sequences of %lld rows, got none", name, static_cast<long long>(total));
+    if (total > 0 && longest == 0) invalid("%s: expected the longest of sequences of %lld rows in all, got 0", longest_name, static_cast<long long>(total));
     longest = std::min(longest, total);
     return static_cast<const int32_t*>(tensor.data);
   }

@@ -191,9 +191,12 @@ void DeviceCall::zero(void* to, size_t bytes) {
 
 void DeviceCall::launch_kernel(const char* name, const void* kernel, Grid grid, int threads, size_t shared, void** arguments) {
   const WhileCapturing allowed;
-  // More than this has to be asked for.
+  // More than this has to be asked for: always all there is, so that a call of another thread does not take it back before the launch.
   if (shared > (size_t{48} << 10)) {
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), at(name));
+    if (shared > device_->shared_per_block) {
+      unsupported("%s: %s needs %zu bytes of shared memory for a block, this device has %zu", function_, name, shared, device_->shared_per_block);
+    }
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(device_->shared_per_block)), at(name));
   }
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z));
   check_cuda(cudaLaunchKernel(kernel, blocks, dim3(static_cast<unsigned>(threads)), arguments, shared, stream_of(execution_)), at(name));

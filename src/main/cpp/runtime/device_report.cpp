@@ -22,8 +22,10 @@ void throw_report(unsigned long long word) {
     case Fault::lengths: what = "lengths", expected = "lengths that the cache has room for"; break;
     default: break;
   }
-  invalid("%s: expected %s, got %lld at position %lld (found on the device by an earlier call, whose results are not valid)", what, expected,
-          value, position);
+  // Larger values do not fit a report.
+  const char* cut = value == kReportValueLimit - 1 ? " or more" : value == -kReportValueLimit ? " or less" : "";
+  invalid("%s: expected %s, got %lld%s at position %lld (found on the device by an earlier call, whose results are not valid)", what, expected,
+          value, cut, position);
 }
 
 }  // namespace molfuse

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// For kernels: reporting a wrong value that they came upon. The call's results are then NaN or zero, and the library's next call on the
+// For kernels: reporting a wrong value that they came upon. The call's results are then NaN, zero or not written, and the library's next call on the
 // device fails with the report.
 #pragma once
 

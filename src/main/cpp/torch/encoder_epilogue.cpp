@@ -59,6 +59,7 @@ void check_forward(const Tensor& input, const OptionalTensor& residual, const Op
   check_statistics("running_var", running_var, input);
   MOLFUSE_CHECK(has(running_mean) == has(running_var), "running_mean: expected with running_var, got one of them");
   MOLFUSE_CHECK(training || has(running_mean), "running_mean: expected outside training, got none");
+  if (has(running_mean)) check_no_overlap("running_mean", *running_mean, "running_var", *running_var);
   check_probability("dropout_p", dropout_p);
   if (!has(pooled)) return;
   MOLFUSE_CHECK(has(graph_ptr), "graph_ptr: expected with pooled, got none");
@@ -72,8 +73,11 @@ void check_forward(const Tensor& input, const OptionalTensor& residual, const Op
   check_size("pooled", *pooled, 0, graph_ptr->sym_size(0) - 1, "[B, W]");
   MOLFUSE_CHECK(column_offset >= 0 && pooled->sym_size(1) >= input.sym_size(1) + column_offset, "column_offset: expected a slot of ",
                 input.sym_size(1), " columns inside pooled ", pooled->sym_sizes(), ", got it at ", column_offset);
+  for (const auto& [name, tensor] : {std::pair<const char*, const OptionalTensor&>{"residual", residual}, {"weight", weight}, {"bias", bias},
+                                     {"running_mean", running_mean}, {"running_var", running_var}}) {
+    if (has(tensor)) check_no_overlap("pooled", *pooled, name, *tensor);
+  }
   check_no_overlap("pooled", *pooled, "input", input);
-  if (has(residual)) check_no_overlap("pooled", *pooled, "residual", *residual);
 }
 
 /// out, x where it is not input itself, and the statistics used.
@@ -258,6 +262,12 @@ variable_list run(const char* name, const Tensor& input, const OptionalTensor& r
   refuse_forward_mode(name, input, residual, weight, bias, pooled);
   if (c10::GradMode::is_enabled() && (input.requires_grad() || requires_grad(residual) || requires_grad(weight) || requires_grad(bias) ||
                                       requires_grad(pooled))) {
+    if (has(pooled)) {
+      // Autograd would refuse these itself, but only once everything is written.
+      MOLFUSE_CHECK(!pooled->is_view(), "pooled: expected a tensor of its own, got a view, which may not be written in place by an operator "
+                    "with a second output; use latent_concat_into");
+      MOLFUSE_CHECK(!pooled->is_leaf() || !pooled->requires_grad(), "pooled: expected fresh memory, got a leaf that requires a gradient");
+    }
     return EncoderEpilogueFunction::apply(input, residual, weight, bias, pooled, settings);
   }
   variable_list results = {std::get<0>(call_forward(input, residual, weight, bias, pooled, settings))};

@@ -16,7 +16,7 @@ struct Slot {
  * Which slots of a tensor were written since it was fresh memory. The gradient of a writer with respect to the tensor as it was before is
  * the whole gradient with the slot's columns zeroed: a copy of it for every slot, which would cost more than the pooling. It is left out
  * where nobody can see it: the tensor started as memory without a gradient and only slots that do not overlap were written since, so each
- * earlier writer reads its own columns only.
+ * earlier writer reads its own columns only. (A hook on the tensor between two writers sees the later slots' gradients, too.)
  */
 struct SlotHistory {
   std::vector<int64_t> written;  ///< begin and end of every slot, the newest last

@@ -115,7 +115,9 @@ Tensor scaled_gradient(const Tensor& gradient, const Tensor& stats, const Tensor
     // The usual case, total.backward(): nothing to multiply. By a number, libtorch multiplies f16 and bf16 in f32.
     const double value = stats.scalar_type() == at::kDouble ? factor_value<double>(stats, grad_stats, reduction, input_type)
                                                             : factor_value<float>(stats, grad_stats, reduction, input_type);
-    return value == 1.0 ? gradient : gradient * value;
+    // The saved tensor itself only where nobody will look at it again.
+    if (value != 1.0) return gradient * value;
+    return torch::autograd::get_current_graph_task_keep_graph() ? gradient.clone() : gradient;
   }
   // On a device the value is not known here. In place, there is nothing to do where it is 1.
   if (torch::autograd::get_current_graph_task_keep_graph()) {

@@ -165,10 +165,13 @@ template <class PLAN, int TILES>
 MOLFUSE_DEVICE void put_rows(unsigned char* tile, int row, int column, const float (&acc)[TILES][4], float factor) {
   const int g = lane_index() / 4, t = lane_index() % 4;
   MOLFUSE_UNROLL
-  for (int n = 0; n < TILES; ++n) {
+  for (int r = 0; r < 2; ++r) {
+    // Zeros of padding stay zeros, whatever the factor is.
+    const float own = load(Shared<PLAN>().target() + row + g + 8 * r) == kPadding ? 0.0f : factor;
     MOLFUSE_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      put_pair<typename PLAN::T, PLAN::kDim>(tile, row + g + 8 * r, column + 8 * n + 2 * t, acc[n][2 * r] * factor, acc[n][2 * r + 1] * factor);
+    for (int n = 0; n < TILES; ++n) {
+      const float first = own == 0 ? 0.0f : acc[n][2 * r] * own, second = own == 0 ? 0.0f : acc[n][2 * r + 1] * own;
+      put_pair<typename PLAN::T, PLAN::kDim>(tile, row + g + 8 * r, column + 8 * n + 2 * t, first, second);
     }
   }
 }
@@ -269,6 +272,11 @@ MOLFUSE_KERNEL(kThreads, 1) linear_loss_rows(MOLFUSE_GRID_CONSTANT const LinearK
       turn ^= 1;
       if (tile + blocks < token_tiles) load_tokens<PLAN>(args, shared.operand(turn), (tile + blocks) * kSize);
       commit_copies();
+      if (!any) {
+        // Nobody works on this tile, but its zeros must be there before others are written over them.
+        wait_copies<1>();
+        sync_block();
+      }
     } else if (any) {
       load_tokens<PLAN>(args, hidden, tile * kSize);
       commit_copies();
@@ -646,6 +654,7 @@ int64_t run(LinearCall& c, int32_t dtype) {
 
 LinearCall prepare(const LinearDeviceProblem& p, const LossArgs& a, DeviceCall& call) {
   if (p.classes > (1 << 30) || p.channels > (1 << 30)) unsupported("linear_vae_loss: at most 2^30 classes and channels on a device");
+  if (a.batch * a.length > INT32_MAX) unsupported("linear_vae_loss: at most 2^31 - 1 tokens on a device, got %lld", static_cast<long long>(a.batch * a.length));
   LinearCall c{{}, p, a.reduction, call, present(p.grad_weight) || present(p.grad_weight_bias)};
   LinearKernelArgs& args = c.args;
   args.loss = loss_kernel_args(a, p.targets, p.row_lse, p.nll, call);

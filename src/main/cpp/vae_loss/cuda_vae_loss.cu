@@ -160,6 +160,7 @@ int64_t launch_any(LossKernelArgs& args, int32_t dtype, bool backward, DeviceCal
 void refuse(const VaeLossProblem& p) {
   if (p.dtype == MOLFUSE_F64) unsupported("vae_loss: f64 is for the CPU only");
   if (p.classes > (1 << 30)) unsupported("vae_loss: at most 2^30 classes on a device, got %lld", static_cast<long long>(p.classes));
+  if (p.batch * p.length > INT32_MAX) unsupported("vae_loss: at most 2^31 - 1 tokens on a device, got %lld", static_cast<long long>(p.batch * p.length));
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ TEST_F(DeviceCallTest, LaunchesOnTheDeviceAndStreamThatWereNamed) {
   EXPECT_EQ(launch.threads, 128u);
   EXPECT_EQ(launch.shared, size_t{64} << 10);
   EXPECT_NE(launch.stream, nullptr);
-  EXPECT_EQ(state().asked_shared, size_t{64} << 10);
+  EXPECT_EQ(state().asked_shared, size_t{200} << 10);  // all there is
   EXPECT_EQ(state().current_device, 2);
   state().asked_shared = 0;
   ASSERT_EQ(call(5, 48 << 10), MOLFUSE_OK);

@@ -15,6 +15,7 @@
  * Dropout: the element n = v * C + c is kept iff half h = n % 8 of the words of Philox with counter (low n/8, high n/8, low offset, high
  * offset) and key seed is >= threshold = round(dropout_p * 2^16), at least 1 and at most 65535; halves are counted from the low one of
  * word 0. Kept values are multiplied by 2^16 / (2^16 - threshold), so that the expectation is exact.
+ * A dropped element is 0 whatever it was, NaN included.
  *
  * Forward reads x twice in training (once for the statistics), once otherwise, and writes out once; backward reads x and grad_out twice
  * (once otherwise) and writes grad_input once. Neither a mask nor the normalised values are stored.

@@ -20,7 +20,7 @@
  *    CUDA graph. What is an argument on the host (sizes, pointers, factors, the seeds of molfuse_philox) is then part of the graph:
  *    a replay draws the same random numbers again.
  *  - The memory of a device call's tensors must be accessible from that device; nothing checks that. Values in device memory are
- *    not seen before the launch: where they are wrong, results are NaN or zero and the library's next call on the device says so.
+ *    not seen before the launch: where they are wrong, results are NaN, zero or not written, and the library's next call on the device says so.
  *  - A failed call leaves its inputs as they were and its outputs undefined, frees its scratch memory, and may be tried again, but
  *    for a fault of the device itself (MOLFUSE_INTERNAL_ERROR, whose text then says that the process must be started anew).
  *  - All functions are thread safe. Parallel work runs on the OpenMP pool of the calling thread.
