@@ -24,8 +24,11 @@ struct TinyPlan {
   /// Column form: lane g of eight has kWide channels, one for each of kWide products, of every 8 * kWide.
   static constexpr int kWide = DIM / 8 < kChunk ? DIM / 8 : kChunk, kGroups = DIM / (8 * kWide);
   static constexpr int kWords = kWide * static_cast<int>(sizeof(T)) / 4;
-  static constexpr int kForwardBlocks = DIM * sizeof(T) <= 64 ? 8 : DIM * sizeof(T) <= 128 ? 6 : DIM * sizeof(T) <= 256 ? 4 : 2;
-  static constexpr int kBackwardBlocks = DIM * sizeof(T) <= 64 ? 6 : DIM * sizeof(T) <= 128 ? 4 : DIM * sizeof(T) <= 256 ? 3 : 2;
+  static constexpr int kRowBytes = DIM * static_cast<int>(sizeof(T));
+  /// Chunks of a row that backward has at a time.
+  static constexpr int kDepth = kChunks < 2 ? kChunks : 2;
+  static constexpr int kForwardBlocks = kRowBytes <= 64 ? 8 : kRowBytes <= 128 ? 5 : kRowBytes <= 256 ? 3 : 2;
+  static constexpr int kBackwardBlocks = kRowBytes <= 64 ? 5 : kRowBytes <= 128 ? 4 : kRowBytes <= 256 ? 3 : 2;
 };
 
 /// How pairs are laid out. shift: log2 of the queries and keys a pair has room for.
@@ -67,22 +70,22 @@ MOLFUSE_DEVICE int offset_of(const Operand& operand, const Sequence& s, int64_t 
          static_cast<int>(first) * static_cast<int>(operand.row);
 }
 
-/// Rows g and g + 8 of one operand. word[r][c]: 64 c + 16 t bytes from the row's begin on.
-template <class T, int DIM>
+/// Rows g and g + 8 of one operand, CHUNKS chunks from one on. word[r][c]: 64 c + 16 t bytes from there on.
+template <int CHUNKS>
 struct RowForm {
-  uint32_t word[2][TinyPlan<T, DIM>::kChunks][4];
+  uint32_t word[2][CHUNKS][4];
 };
-template <class T, int DIM>
-MOLFUSE_DEVICE void load_rows(RowForm<T, DIM>& to, const Operand& operand, const int (&offset)[2], const bool (&valid)[2], int dim) {
-  using Plan = TinyPlan<T, DIM>;
-  const int t = lane_index() % 4;
+template <class T, int CHUNKS>
+MOLFUSE_DEVICE void load_rows(RowForm<CHUNKS>& to, const Operand& operand, const int (&offset)[2], const bool (&valid)[2], int first, int dim) {
+  constexpr int kChunk = 16 / static_cast<int>(sizeof(T));
+  const int column = (4 * first + lane_index() % 4) * kChunk;
   MOLFUSE_UNROLL
   for (int r = 0; r < 2; ++r) {
-    const T* row = static_cast<const T*>(operand.data) + offset[r] + t * Plan::kChunk;
+    const T* row = static_cast<const T*>(operand.data) + offset[r] + column;
     MOLFUSE_UNROLL
-    for (int c = 0; c < Plan::kChunks; ++c) {
+    for (int c = 0; c < CHUNKS; ++c) {
       Vector<uint32_t, 4> v{{0, 0, 0, 0}};
-      if (valid[r] && (4 * c + t) * Plan::kChunk < dim) v = load(reinterpret_cast<const Vector<uint32_t, 4>*>(row + 4 * c * Plan::kChunk));
+      if (valid[r] && column + 4 * c * kChunk < dim) v = load(reinterpret_cast<const Vector<uint32_t, 4>*>(row + 4 * c * kChunk));
       MOLFUSE_UNROLL
       for (int w = 0; w < 4; ++w) to.word[r][c][w] = v.item[w];
     }
@@ -147,28 +150,28 @@ MOLFUSE_DEVICE void load_columns(ColumnForm<T, DIM>& to, const Operand& operand,
 template <bool WHOLE>
 constexpr int kTinyTiles = WHOLE ? 2 : 1;
 
-/// Products of rows with rows.
-template <class T, int DIM, bool WHOLE>
-MOLFUSE_DEVICE void row_products(float (&to)[kTinyTiles<WHOLE>][4], const RowForm<T, DIM>& left, const RowForm<T, DIM>& right) {
-  float acc[2][4] = {}, small[2][4] = {};
+/// Sums of products of rows with rows. The small products of f32 are added apart from the large ones, as in multiply_rows.
+struct RowProducts {
+  float acc[2][4], small[2][4];
+};
+template <class T, int CHUNKS>
+MOLFUSE_DEVICE void add_products(RowProducts& to, const RowForm<CHUNKS>& left, const RowForm<CHUNKS>& right) {
   MOLFUSE_UNROLL
-  for (int c = 0; c < TinyPlan<T, DIM>::kChunks; ++c) {
+  for (int c = 0; c < CHUNKS; ++c) {
     MOLFUSE_UNROLL
     for (int w = 0; w < 4; w += 2) {
       const Left<T> a = left_of<T>({left.word[0][c][w], left.word[1][c][w], left.word[0][c][w + 1], left.word[1][c][w + 1]});
       MOLFUSE_UNROLL
-      for (int n = 0; n < 2; ++n) multiply<T>(acc[n], small[n], a, right.word[n][c][w], right.word[n][c][w + 1]);
+      for (int n = 0; n < 2; ++n) multiply<T>(to.acc[n], to.small[n], a, right.word[n][c][w], right.word[n][c][w + 1]);
     }
   }
-  if constexpr (WHOLE) {
+}
+template <bool WHOLE>
+MOLFUSE_DEVICE void take_products(float (&to)[kTinyTiles<WHOLE>][4], const RowProducts& from) {
+  MOLFUSE_UNROLL
+  for (int n = 0; n < kTinyTiles<WHOLE>; ++n) {
     MOLFUSE_UNROLL
-    for (int n = 0; n < 2; ++n) {
-      MOLFUSE_UNROLL
-      for (int e = 0; e < 4; ++e) to[n][e] = acc[n][e] + small[n][e];
-    }
-  } else {
-    MOLFUSE_UNROLL
-    for (int e = 0; e < 4; ++e) to[0][e] = acc[e / 2][e] + small[e / 2][e];
+    for (int e = 0; e < 4; ++e) to[n][e] = from.acc[WHOLE ? n : e / 2][e] + from.small[WHOLE ? n : e / 2][e];
   }
 }
 
@@ -334,50 +337,37 @@ MOLFUSE_DEVICE void right_of(uint32_t (&to)[2 * Weights<T>::kSteps], const Colum
   }
 }
 
-/// The same without what is not finite and has a weight of 0: one row of the right operand at a time.
+/// The same without what a row has no weight for: one row of weights at a time, each against right rows of which the others are zero. The
+/// order of additions does not change.
 template <class T, int DIM>
 MOLFUSE_DEVICE void weighted_columns_by_row(float (&acc)[TinyPlan<T, DIM>::kWide][4], const Weights<T>& weights,
                                             const ColumnForm<T, DIM>& right) {
   constexpr int kWide = TinyPlan<T, DIM>::kWide, kSteps = Weights<T>::kSteps;
-  const int t = lane_index() % 4;
-  MOLFUSE_UNROLL
-  for (int j = 0; j < kWide; ++j) {
-    MOLFUSE_UNROLL
-    for (int e = 0; e < 4; ++e) acc[j][e] = 0;
-  }
+  const int lane = lane_index();
   MOLFUSE_UNROLL_BY(1)
-  for (int k = 0; k < 16; ++k) {
-    const bool own = t == k % 8 / 2;
-    // Of the words of depth 2t and 2t + 1: all of one for f32, half of one otherwise.
-    Weights<T> alone;
+  for (int row = 0; row < 16; ++row) {
     uint32_t keep[2 * kSteps];
-    uint32_t seen[2] = {0, 0};
     MOLFUSE_UNROLL
-    for (int s = 0; s < kSteps; ++s) {
-      MOLFUSE_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        const bool right_word = own && (sizeof(T) == 4 ? s == k / 8 && half == k % 2 : half == k / 8);
-        const uint32_t mask = !right_word ? 0u : sizeof(T) == 4 ? 0xFFFFFFFFu : k % 2 != 0 ? 0xFFFF0000u : 0x0000FFFFu;
-        keep[2 * s + half] = mask;
-        MOLFUSE_UNROLL
-        for (int r = 0; r < 2; ++r) {
-          alone.step[s].part[2 * half + r] = weights.step[s].part[2 * half + r] & mask;
-          seen[r] |= alone.step[s].part[2 * half + r] & (sizeof(T) == 4 ? 0x7FFFFFFFu : 0x7FFF7FFFu);
-          if constexpr (sizeof(T) == 4) alone.step[s].rest[2 * half + r] = weights.step[s].rest[2 * half + r] & mask;
-        }
+    for (int n = 0; n < 2 * kSteps; ++n) {
+      const uint32_t(&part)[4] = weights.step[n / 2].part;
+      const uint32_t word = shuffle(row < 8 ? part[n % 2 * 2] : part[n % 2 * 2 + 1], row % 8 * 4 + lane % 4);
+      if constexpr (sizeof(T) == 4) {
+        keep[n] = (word & 0x7FFFFFFFu) != 0 ? 0xFFFFFFFFu : 0u;
+      } else {
+        keep[n] = ((word & 0x7FFFu) != 0 ? 0xFFFFu : 0u) | ((word & 0x7FFF0000u) != 0 ? 0xFFFF0000u : 0u);
       }
     }
-    MOLFUSE_UNROLL
-    for (int r = 0; r < 2; ++r) seen[r] = shuffle(seen[r], k % 8 / 2, 4);
     MOLFUSE_UNROLL
     for (int j = 0; j < kWide; ++j) {
       uint32_t b[2 * kSteps];
       right_of(b, right, j);
       float product[4] = {};
       MOLFUSE_UNROLL
-      for (int s = 0; s < kSteps; ++s) multiply<T>(product, product, alone.step[s], b[2 * s] & keep[2 * s], b[2 * s + 1] & keep[2 * s + 1]);
+      for (int s = 0; s < kSteps; ++s) {
+        multiply<T>(product, product, weights.step[s], b[2 * s] & keep[2 * s], b[2 * s + 1] & keep[2 * s + 1]);
+      }
       MOLFUSE_UNROLL
-      for (int e = 0; e < 4; ++e) acc[j][e] += seen[e >> 1] != 0 ? product[e] : 0.0f;
+      for (int e = 0; e < 4; ++e) acc[j][e] = lane / 4 + 8 * (e >> 1) == row ? product[e] : acc[j][e];
     }
   }
 }
@@ -447,9 +437,9 @@ MOLFUSE_KERNEL((TinyPlan<T, DIM>::kThreads), (TinyPlan<T, DIM>::kForwardBlocks))
     key[r] = offset_of(args.key, s, s.first_key) + rows.row[r] * static_cast<int>(args.key.row);
     value[r] = offset_of(args.value, s, s.first_key);
   }
-  RowForm<T, DIM> queries, keys;
-  load_rows(queries, args.query, query, sees, args.dim);
-  load_rows(keys, args.key, key, shown, args.dim);
+  RowForm<Plan::kChunks> queries, keys;
+  load_rows<T>(queries, args.query, query, sees, 0, args.dim);
+  load_rows<T>(keys, args.key, key, shown, 0, args.dim);
   const ColumnRows key_rows = column_rows<WHOLE>(work, 0, rows.sequence[0].length, 0, rows.sequence[1].length);
   int columns[4];
   column_offsets<T, DIM, WHOLE>(columns, args.value, value, key_rows);
@@ -458,7 +448,9 @@ MOLFUSE_KERNEL((TinyPlan<T, DIM>::kThreads), (TinyPlan<T, DIM>::kForwardBlocks))
   for (int n = 0; n < Plan::kGroups; ++n) load_columns(values[n], args.value, columns, key_rows, n, args.dim);
 
   float scores[kTinyTiles<WHOLE>][4], largest[2], total[2];
-  row_products<T, DIM, WHOLE>(scores, queries, keys);
+  RowProducts products{};
+  add_products<T>(products, queries, keys);
+  take_products<WHOLE>(scores, products);
   weigh<T, WHOLE>(scores, largest, total, args, work, rows);
   if (args.threshold != 0) {
     MOLFUSE_UNROLL
@@ -547,13 +539,19 @@ MOLFUSE_KERNEL((TinyPlan<T, DIM>::kThreads), (TinyPlan<T, DIM>::kBackwardBlocks)
       at[2][r] = grad[r] + rows.row[r] * static_cast<int>(args.grad_out.row);
       at[3][r] = value[r] + rows.row[r] * static_cast<int>(args.value.row);
     }
-    RowForm<T, DIM> queries, keys, grads, values;
-    load_rows(queries, args.query, at[0], sees, args.dim);
-    load_rows(keys, args.key, at[1], shown, args.dim);
-    load_rows(grads, args.grad_out, at[2], sees, args.dim);
-    load_rows(values, args.value, at[3], shown, args.dim);
-    row_products<T, DIM, WHOLE>(weights, queries, keys);
-    row_products<T, DIM, WHOLE>(slopes, grads, values);
+    RowProducts scores{}, gradients{};
+    MOLFUSE_UNROLL_BY(1)
+    for (int c = 0; c < Plan::kChunks; c += Plan::kDepth) {
+      RowForm<Plan::kDepth> queries, keys, grads, values;
+      load_rows<T>(queries, args.query, at[0], sees, c, args.dim);
+      load_rows<T>(keys, args.key, at[1], shown, c, args.dim);
+      load_rows<T>(grads, args.grad_out, at[2], sees, c, args.dim);
+      load_rows<T>(values, args.value, at[3], shown, c, args.dim);
+      add_products<T>(scores, queries, keys);
+      add_products<T>(gradients, grads, values);
+    }
+    take_products<WHOLE>(weights, scores);
+    take_products<WHOLE>(slopes, gradients);
   }
   float largest[2], total[2];
   weigh<T, WHOLE>(weights, largest, total, args, work, rows);
