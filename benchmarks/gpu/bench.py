@@ -186,6 +186,8 @@ def table(report):
         memory = [number(None if x is None else x / 2 ** 20, 1) for x in (row.get("molfuse_extra_bytes"), found.get("extra_bytes"))]
         lines.append("| " + " | ".join([row["family"], row["case"], number(row["molfuse_forward_ms"]), name or "none", number(found.get("forward_ms")),
                                         number(row.get("forward_best_peer_over_molfuse"), 2), *memory]) + " |")
+    if report["failures"]:
+        lines += ["", "Failed:", "", *(f"- {failure}" for failure in report["failures"])]
     if report["cut_short"]:
         lines += ["", f"Out of time: the last cases of {', '.join(report['cut_short'])} were not run. `--only` gives a family all it needs."]
     missing = {}
@@ -221,14 +223,19 @@ def main():
     report = {
         "device": "CPU (dry run)" if options.dry_run else torch.cuda.get_device_name(),
         "torch": torch.__version__, "cuda": torch.version.cuda, "commit": options.commit, "command": command(options),
-        "ceilings": ceilings(clock, device, options.dry_run), "cut_short": [], "rows": []}
+        "ceilings": ceilings(clock, device, options.dry_run), "failures": [], "cut_short": [], "rows": []}
     for name, module in families:
         budget = Budget(COMPILE_SECONDS / (4 if options.quick else 1) * share[name] / sum(share.values()))
         for case in module.cases(device, options.dry_run, options.quick):
             if time.monotonic() - started > SECONDS and not options.only:
                 report["cut_short"].append(name)
                 break
-            row = measure(name, case, clock, report["ceilings"], budget, options.graphs)
+            try:
+                row = measure(name, case, clock, report["ceilings"], budget, options.graphs)
+            except RuntimeError as failure:
+                # No reason to lose the other results.
+                report["failures"].append(f"{name} {case.name}: {reason(failure)}")
+                continue
             report["rows"].append(row)
             print(f"{name} {case.name}: {row['molfuse_ms']:.4f} ms, {row['fraction_of_copy_bandwidth']:.2f} of copy bandwidth, "
                   f"{row.get('best_peer_over_molfuse', float('nan')):.2f} x {row.get('best_peer')}", flush=True)
@@ -239,8 +246,8 @@ def main():
             del case
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    # The operators can be captured: one that was not is a failure, which need not take the other results with it.
-    failures = [f"{row['case']}: {row['molfuse_graph_absent']}" for row in report["rows"] if "molfuse_graph_absent" in row]
+    # The operators can be captured: one that was not is a failure, too.
+    failures = report["failures"] + [f"{row['case']}: {row['molfuse_graph_absent']}" for row in report["rows"] if "molfuse_graph_absent" in row]
     print("\n".join(failures), end="\n" if failures else "")
     return bool(failures)
 

@@ -47,20 +47,23 @@ def sdpa(problem, backend):
         mask = additive_mask(problem, bias, relative, query.shape[2], query.dtype)
         return attend(query, key, value, attn_mask=mask, is_causal=problem.causal and mask is None)
 
+    known = False
+
     def call(*inputs):
-        try:
+        nonlocal known
+        if known:
             return run(*inputs)
-        except RuntimeError as refused:
-            # Why is in the warnings.
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                try:
-                    run(*inputs)
-                except RuntimeError:
-                    pass
-            why = [text for text in (str(warning.message).split(" (Triggered")[0].strip() for warning in said)
-                   if text and "kernel not used because" not in text]
-            raise RuntimeError("; ".join(why) or str(refused)) from refused
+        # Why one is refused is in the warnings. What is disabled here is none of the reasons.
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                out = run(*inputs)
+            except RuntimeError as refused:
+                texts = [str(warning.message).split(" (Triggered")[0].strip() for warning in said]
+                why = [text for text in texts if text and not text.endswith(("not used because:", "runtime disabled."))]
+                raise RuntimeError("; ".join(why) or str(refused)) from refused
+        known = True
+        return out
     return call
 
 

@@ -13,7 +13,8 @@ def unfused(hidden, weight, weight_bias, targets, mean, log_var, beta, pad):
 
 def check(pick, generator, dtype, device):
     b, t = pick.choice((1, 3, 16)), pick.choice((1, 2, 7, 64, 127))
-    c = pick.choice((1, 8, 17, 64, 100, 256, 264, 1024))
+    # As many channels as the kernels take.
+    c = pick.choice((1, 8, 17, 64, 100, 256, 264, 512) + ((1024,) if dtype != torch.float32 else ()))
     k = pick.choice((1, 2, 5, 8, 39, 40, 41, 64, 127, 128, 129, 300, 513, 2000))
     pad, biased, gaps = pick.choice((0, -100)), pick.random() < 0.7, pick.random() < 0.3
     reduction = pick.choice(("mean", "mean", "sum"))
