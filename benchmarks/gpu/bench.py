@@ -235,10 +235,10 @@ def main():
             except RuntimeError as failure:
                 # No reason to lose the other results.
                 report["failures"].append(f"{name} {case.name}: {reason(failure)}")
-                continue
-            report["rows"].append(row)
-            print(f"{name} {case.name}: {row['molfuse_ms']:.4f} ms, {row['fraction_of_copy_bandwidth']:.2f} of copy bandwidth, "
-                  f"{row.get('best_peer_over_molfuse', float('nan')):.2f} x {row.get('best_peer')}", flush=True)
+            else:
+                report["rows"].append(row)
+                print(f"{name} {case.name}: {row['molfuse_ms']:.4f} ms, {row['fraction_of_copy_bandwidth']:.2f} of copy bandwidth, "
+                      f"{row.get('best_peer_over_molfuse', float('nan')):.2f} x {row.get('best_peer')}", flush=True)
             # Written as it goes: a run that is cut short leaves what it has.
             report["seconds"] = time.monotonic() - started
             (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
