@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over at most 16 queries and keys, on a GPU. A warp has several pairs of a batch and a head: four of up to 4 queries and keys, two of
-// up to 8, one of up to 16, side by side in one tile of 16 x 16 scores, of which the blocks on the diagonal count. Nothing passes through shared
-// memory and no warp waits for another: operands go from global memory to the fragments of the products, and weights from one product to
-// the next, in registers. What the kernels wait for is global memory, so every load of a pair's inputs is issued before the first product:
-// 48 rows of head-size elements in flight for each warp forward, 64 backward.
+// Attention over at most 16 queries and keys, on a GPU. A warp has several pairs of a batch and a head: four of up to 4 queries and keys,
+// two of up to 8, one of up to 16, side by side in one tile of 16 x 16 scores, of which the blocks on the diagonal count. Nothing passes
+// through shared memory and no warp waits for another: operands go from global memory to the fragments of the products, and weights from one
+// product to the next, in registers.
+//
+// What the kernels wait for is global memory. Forward, a warp has all of its 48 rows of inputs in flight before its first product: with the
+// warps that the launch bounds make room for, 96 KB for each multiprocessor at 32 channels of 16 bits, 120 KB at 64 and 144 KB at 128.
+// Backward it has 64 rows, at most 128 bytes of each at a time: 80, 128 and 96 KB. Its second look at three of the four operands, as right
+// sides of products of weights, finds them in the first-level cache.
 //
 // The order of a sum is free, and so is the numbering of the columns of a product. With words of a row numbered so that a lane has
 // neighbours, every load and store of the operands is one of 16 bytes a lane (8 for 32 channels of 16 bits in column form).
@@ -145,8 +149,8 @@ MOLFUSE_DEVICE void load_columns(ColumnForm<T, DIM>& to, const Operand& operand,
 
 // ---- scores
 
-/// Elements of a lane's scores. WHOLE: tile n has columns 8n + 2t, 8n + 2t + 1 of rows g and g + 8. Otherwise the one tile has columns 2t and
-/// 2t + 1 of row g, and 2t + 8 and 2t + 9 of row g + 8: nothing else can be on the diagonal.
+/// Elements of a lane's scores. WHOLE: tile n has columns 8n + 2t, 8n + 2t + 1 of rows g and g + 8. Otherwise the one tile has columns 2t
+/// and 2t + 1 of row g, and 2t + 8 and 2t + 9 of row g + 8: nothing else can be on the diagonal.
 template <bool WHOLE>
 constexpr int kTinyTiles = WHOLE ? 2 : 1;
 
@@ -186,8 +190,8 @@ MOLFUSE_DEVICE int key_of(const TinyWork& work, int n, int e) {
   return WHOLE ? 8 * n + 2 * t + (e & 1) : (2 * t & ((1 << work.shift) - 1)) + (e & 1);
 }
 
-/// Products become weights whose sum is in total, with the largest score, times log2(e), in largest. A row that sees nothing has weights and a
-/// total of 0.
+/// Products become weights whose sum is in total, with the largest score, times log2(e), in largest. A row that sees nothing has weights and
+/// a total of 0.
 template <class T, bool WHOLE>
 MOLFUSE_DEVICE void weigh(float (&s)[kTinyTiles<WHOLE>][4], float (&largest)[2], float (&total)[2], const Args& args, const TinyWork& work,
                           const Rows& rows) {
@@ -238,7 +242,8 @@ MOLFUSE_DEVICE void weigh(float (&s)[kTinyTiles<WHOLE>][4], float (&largest)[2],
   }
 }
 
-/// Bit e: whether dropout keeps element e of tile n. Lanes t and t ^ 1 hold the four keys of a call of Philox; one calls for row g, one for g + 8.
+/// Bit e: whether dropout keeps element e of tile n. Lanes t and t ^ 1 hold the four keys of a call of Philox; one calls for row g, one for
+/// row g + 8.
 template <bool WHOLE>
 MOLFUSE_DEVICE uint32_t tiny_kept(const Args& args, const TinyWork& work, const Rows& rows, int n) {
   const int t = lane_index() % 4;
@@ -291,7 +296,8 @@ MOLFUSE_DEVICE Block<T> transpose(const Block<T>& block) {
   }
 }
 
-/// 16 x 16 weights as left operands: one of depth 16, or two of depth 8 for f32, whose depths t and t + 4 are the weights' columns 2t and 2t + 1.
+/// 16 x 16 weights as left operands: one of depth 16, or two of depth 8 for f32, whose depths t and t + 4 are the weights' columns 2t and
+/// 2t + 1.
 template <class T>
 struct Weights {
   static constexpr int kSteps = sizeof(T) == 4 ? 2 : 1;
@@ -372,8 +378,8 @@ MOLFUSE_DEVICE void weighted_columns_by_row(float (&acc)[TinyPlan<T, DIM>::kWide
   }
 }
 
-/// acc[j]: the weights times channel j of the lanes' channels. Off the diagonal and where nothing is seen weights are 0, but a product with 0 is
-/// not where the other factor is infinite or NaN: that is found in the result and made good, so that no pair sees another.
+/// acc[j]: the weights times channel j of the lanes' channels. Off the diagonal and where nothing is seen weights are 0, but a product with
+/// 0 is not where the other factor is infinite or NaN: that is found in the result and made good, so that no pair sees another.
 template <class T, int DIM>
 MOLFUSE_DEVICE void weighted_columns(float (&acc)[TinyPlan<T, DIM>::kWide][4], const Weights<T>& weights, const ColumnForm<T, DIM>& right) {
   constexpr int kWide = TinyPlan<T, DIM>::kWide, kSteps = Weights<T>::kSteps;
@@ -572,7 +578,8 @@ MOLFUSE_KERNEL((TinyPlan<T, DIM>::kThreads), (TinyPlan<T, DIM>::kBackwardBlocks)
     for (int n = 0; n < kTiles; ++n) {
       MOLFUSE_UNROLL
       for (int e = 2 * r; e < 2 * r + 2; ++e) {
-        weights[n][e] *= share;
+        // The zeros of other pairs and of what is hidden stay zeros, even if the sum is NaN.
+        weights[n][e] = weights[n][e] == 0 ? 0.0f : weights[n][e] * share;
         slopes[n][e] = weights[n][e] == 0 || (keep >> (4 * n + e) & 1u) == 0 ? 0.0f : slopes[n][e] * args.keep_scale;
         delta = fused_multiply_add(weights[n][e], slopes[n][e], delta);
       }

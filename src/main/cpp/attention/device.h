@@ -502,6 +502,8 @@ MOLFUSE_DEVICE void finish_diagonals(const Args& args, float* sums, float low, f
   for (int n = lane_index(); n < distances; n += kWarp) store(to + n, load(sums + n));
 }
 
+// Beside the one of int, which would hide it and take floats for ints.
+using device::larger;
 MOLFUSE_DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 MOLFUSE_DEVICE int larger(int a, int b) { return a > b ? a : b; }
 
