@@ -16,9 +16,11 @@ import common
 from cases import reason
 from clock import Clock
 
-# Seconds for compiling peers, all families together. Half goes to graph attention and the loss's share is next: they have the most cases.
+# Seconds for compiling peers, all families together. Those with the most cases get the most.
 COMPILE_SECONDS = 160
-SHARES = {"graph_attention": 5, "vae_loss": 3}
+SHARES = {"graph_attention": 5, "vae_loss": 3, "linear_vae_loss": 2, "attention": 5}
+# After so many no more cases are begun, unless one family was asked for: the last family's last cases are left out.
+SECONDS = 540
 # Of a peer's largest number, that two correct results in the type may differ by.
 TOLERANCE = {"f32": 1e-3, "bf16": 5e-2}
 
@@ -40,6 +42,21 @@ def results(function, inputs, upstream):
 
 def runs_of(function, case):
     return [lambda one=one: results(function, *one) for one in case.sets]
+
+
+def times(function, case, clock):
+    found = {"ms": clock.median(runs_of(function, case))}
+    if case.forward:
+        # As in training: what backward needs is kept.
+        found["forward_ms"] = clock.median([lambda one=one: function(*one[0]) for one in case.sets])
+    if clock.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        made = results(function, *case.sets[0])
+        # Beside what is given and what is returned.
+        size = sum(x.numel() * x.element_size() for x in made)
+        found["extra_bytes"] = max(0, torch.cuda.max_memory_allocated() - before - size)
+    return found
 
 
 class Budget:
@@ -86,7 +103,7 @@ def measure_peer(peer, case, ours, clock, budget, graph):
                 return {"absent": f"not timed: differs by {off:.3g} of the largest number from the operator"}
             found["difference"] = off
         del first
-        found["ms"] = clock.median(runs_of(call, case))
+        found.update(times(call, case, clock))
     except Exception as failure:
         if peer.compiled:
             budget.spent += time.monotonic() - started
@@ -100,16 +117,16 @@ def measure_peer(peer, case, ours, clock, budget, graph):
 
 
 def best(row, key, ours, prefix):
-    times = {name: found[key] for name, found in row["peers"].items() if key in found}
-    if times and ours:
-        row[f"{prefix}best_peer"] = min(times, key=times.get)
-        row[f"{prefix}best_peer_over_molfuse"] = times[row[f"{prefix}best_peer"]] / ours
+    peers = {name: found[key] for name, found in row["peers"].items() if key in found}
+    if peers and ours:
+        row[f"{prefix}best_peer"] = min(peers, key=peers.get)
+        row[f"{prefix}best_peer_over_molfuse"] = peers[row[f"{prefix}best_peer"]] / ours
 
 
 def measure(family, case, clock, ceiling, budget, graphs):
     row = {"case": case.name, "family": family, "dtype": case.dtype, "bytes": case.bytes}
     runs = runs_of(case.ours, case)
-    row["molfuse_ms"] = clock.median(runs)
+    row.update({f"molfuse_{key}": value for key, value in times(case.ours, case, clock).items()})
     floors = [1e3 * case.bytes / ceiling["copy_bytes_per_second"]]
     row["fraction_of_copy_bandwidth"] = floors[0] / row["molfuse_ms"]
     if case.flops is not None:
@@ -133,6 +150,7 @@ def measure(family, case, clock, ceiling, budget, graphs):
     row["peers"] = {peer.name: measure_peer(peer, case, ours, clock, budget, graph) for peer in case.peers}
     best(row, "ms", row["molfuse_ms"], "")
     best(row, "graph_ms", row.get("molfuse_graph_ms"), "graph_")
+    best(row, "forward_ms", row.get("molfuse_forward_ms"), "forward_")
     return row
 
 
@@ -158,6 +176,20 @@ def table(report):
                  number(row.get("molfuse_graph_ms")), f"{as_graph} {number(peers[as_graph]['graph_ms'])}" if as_graph else "",
                  number(row.get("graph_best_peer_over_molfuse"), 2)]
         lines.append("| " + " | ".join(cells) + " |")
+    apart = [row for row in report["rows"] if "molfuse_forward_ms" in row]
+    if apart:
+        lines += ["", "Forward alone, in training, and memory that forward and backward take beside inputs, result and gradients (MiB):", "",
+                  "| family | case | forward | best peer | its time | ratio | memory | the best peer's |", "|---|---|---|---|---|---|---|---|"]
+    for row in apart:
+        name = row.get("forward_best_peer")
+        found = row["peers"].get(name, {})
+        memory = [number(None if x is None else x / 2 ** 20, 1) for x in (row.get("molfuse_extra_bytes"), found.get("extra_bytes"))]
+        lines.append("| " + " | ".join([row["family"], row["case"], number(row["molfuse_forward_ms"]), name or "none", number(found.get("forward_ms")),
+                                        number(row.get("forward_best_peer_over_molfuse"), 2), *memory]) + " |")
+    if report["failures"]:
+        lines += ["", "Failed:", "", *(f"- {failure}" for failure in report["failures"])]
+    if report["cut_short"]:
+        lines += ["", f"Out of time: the last cases of {', '.join(report['cut_short'])} were not run. `--only` gives a family all it needs."]
     missing = {}
     for row in report["rows"]:
         for name, found in row["peers"].items():
@@ -191,14 +223,22 @@ def main():
     report = {
         "device": "CPU (dry run)" if options.dry_run else torch.cuda.get_device_name(),
         "torch": torch.__version__, "cuda": torch.version.cuda, "commit": options.commit, "command": command(options),
-        "ceilings": ceilings(clock, device, options.dry_run), "rows": []}
+        "ceilings": ceilings(clock, device, options.dry_run), "failures": [], "cut_short": [], "rows": []}
     for name, module in families:
         budget = Budget(COMPILE_SECONDS / (4 if options.quick else 1) * share[name] / sum(share.values()))
-        for case in module.cases(device, options.dry_run):
-            row = measure(name, case, clock, report["ceilings"], budget, options.graphs)
-            report["rows"].append(row)
-            print(f"{name} {case.name}: {row['molfuse_ms']:.4f} ms, {row['fraction_of_copy_bandwidth']:.2f} of copy bandwidth, "
-                  f"{row.get('best_peer_over_molfuse', float('nan')):.2f} x {row.get('best_peer')}", flush=True)
+        for case in module.cases(device, options.dry_run, options.quick):
+            if time.monotonic() - started > SECONDS and not options.only:
+                report["cut_short"].append(name)
+                break
+            try:
+                row = measure(name, case, clock, report["ceilings"], budget, options.graphs)
+            except RuntimeError as failure:
+                # No reason to lose the other results.
+                report["failures"].append(f"{name} {case.name}: {reason(failure)}")
+            else:
+                report["rows"].append(row)
+                print(f"{name} {case.name}: {row['molfuse_ms']:.4f} ms, {row['fraction_of_copy_bandwidth']:.2f} of copy bandwidth, "
+                      f"{row.get('best_peer_over_molfuse', float('nan')):.2f} x {row.get('best_peer')}", flush=True)
             # Written as it goes: a run that is cut short leaves what it has.
             report["seconds"] = time.monotonic() - started
             (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -206,8 +246,8 @@ def main():
             del case
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    # The operators can be captured: one that was not is a failure, which need not take the other results with it.
-    failures = [f"{row['case']}: {row['molfuse_graph_absent']}" for row in report["rows"] if "molfuse_graph_absent" in row]
+    # The operators can be captured: one that was not is a failure, too.
+    failures = report["failures"] + [f"{row['case']}: {row['molfuse_graph_absent']}" for row in report["rows"] if "molfuse_graph_absent" in row]
     print("\n".join(failures), end="\n" if failures else "")
     return bool(failures)
 

@@ -8,7 +8,7 @@ import sys
 import torch
 
 # Each has its module in cases/.
-FAMILIES = ("graph_attention", "vae_loss", "encoder_epilogue", "latent_concat", "reparameterize")
+FAMILIES = ("graph_attention", "vae_loss", "encoder_epilogue", "latent_concat", "reparameterize", "linear_vae_loss", "attention")
 
 
 def add_options(parser):

@@ -31,6 +31,10 @@ def problems(families, device, dtype=torch.float32):
     def normals(*shapes):
         return [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
     rows, latent = (nodes, 4, 32), (4, 16)
+    # Short ones, that fit on the chip, and long ones.
+    short, long, square = (3, 4, 40, 32), (1, 2, 700, 64), (3, 4, 40, 40)
+    lengths = torch.tensor([40, 0, 17], device=device)
+    starts = torch.tensor([0, 7, 7, 50, 60], dtype=torch.int32, device=device)
     made = {
         "graph_attention": [
             Problem("graph_attention", normals(rows, rows, rows),
@@ -50,6 +54,19 @@ def problems(families, device, dtype=torch.float32):
                         torch.empty(3, 64, device=x.device, dtype=x.dtype), 0, graph_ptr, x, r, w, b, None, None, True)[1])],
         "latent_concat": [
             Problem("latent_concat", normals((760, 64), (760, 7)), lambda a, b: torch.ops.molfuse.latent_concat([a, b], graph_ptr))],
+        "attention": [
+            Problem(f"attention of {shape[2]}", normals(shape, shape, shape), torch.ops.molfuse.attention) for shape in (short, long)] + [
+            Problem("attention with biases and dropout", normals(short, short, short, square, (4, 9)),
+                    lambda q, k, v, b, r: torch.ops.molfuse.attention(q, k, v, b, r, lengths, dropout_p=0.2, seed=3)),
+            Problem("attention with a bias of all sequences", normals(long, long, long, (1, 1, 700, 700), (2, 65)),
+                    lambda q, k, v, b, r: torch.ops.molfuse.attention(q, k, v, b, r, causal=True)),
+            Problem("attention_varlen", normals(rows, rows, rows, (4, 9)),
+                    lambda q, k, v, r: torch.ops.molfuse.attention_varlen(q, k, v, starts, starts, 43, 43, r, True))],
+        "linear_vae_loss": [
+            Problem(f"linear_vae_loss {reduction}", normals((4, 30, 64), (40, 64), (40,), latent, latent),
+                    lambda x, w, b, m, v, reduction=reduction: torch.ops.molfuse.linear_vae_loss(
+                        x, w, b, targets, m, v, 0.5, 0, reduction)[0])
+            for reduction in ("mean", "sum")],
         "reparameterize": [
             Problem("reparameterize", normals(latent, latent), lambda m, v: torch.ops.molfuse.reparameterize(m, v, 5))],
     }

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One module per operator family: check(), a random problem for check.py; cases(), what bench.py times; check_peers() where a peer is code
+"""One module per operator family: check(), a random problem for check.py; cases(), what bench.py times, in order of
+importance; check_peers() where a peer is code
 of this repository."""
 import dataclasses
 import importlib
@@ -28,6 +29,7 @@ class Case:
     flops: Optional[int] = None
     matrix: bool = False  # whether the operations are of a kind that tensor cores do, so that their rate is a floor, too
     small: bool = False  # host overhead shows
+    forward: bool = False  # whether it is also timed alone
     same_result: bool = True  # False: peers draw other random numbers
 
 

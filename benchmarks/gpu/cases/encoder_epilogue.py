@@ -45,7 +45,7 @@ def check(pick, generator, dtype, device):
     return describe, lambda: compare(ours, lambda *inputs: formula(*inputs, batch, graphs, column), inputs, dtype, device)
 
 
-def cases(device, small):
+def cases(device, small, quick):
     for name, dtype in TYPES.items():
         for graphs in (2,) if small else (64, 640, 4000):
             yield case(name, dtype, graphs, 25, 32 if small else 2048, device)

@@ -99,7 +99,7 @@ def check_peers(generator, device, few):
         yield f"V {graph.nodes} H {heads} C {channels} E {len(graph.source)}", peers, formula(graph), inputs
 
 
-def cases(device, small):
+def cases(device, small, quick):
     generator = torch.Generator().manual_seed(1)
     grid = [(4, 8, 32, "molecules")] if small else [(v, 8, c, "molecules") for v in (1600, 16000, 100000) for c in (32, 256)]
     if not small:

@@ -33,7 +33,7 @@ def check_peers(generator, device, few):
     yield f"graphs {counts.tolist()}", peers, lambda *layers: pool_and_cat(layers, batch, 5, column), inputs
 
 
-def cases(device, small):
+def cases(device, small, quick):
     for name, dtype in TYPES.items():
         for graphs in (2,) if small else (64, 640, 4000):
             yield case(name, dtype, graphs, 25, 32 if small else 2048, 8, device)

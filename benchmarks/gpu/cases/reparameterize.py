@@ -25,7 +25,7 @@ def check(pick, generator, dtype, device):
     return describe, run
 
 
-def cases(device, small):
+def cases(device, small, quick):
     for name, dtype in TYPES.items():
         for b in (8,) if small else (4096, 65536, 1 << 20):
             yield case(name, dtype, b, device)

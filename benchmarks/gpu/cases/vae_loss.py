@@ -30,7 +30,7 @@ def check(pick, generator, dtype, device):
     return describe, lambda: compare(ours, lambda x, m, v: chain(x, targets, m, v, 0.3, pad), inputs, dtype, device)
 
 
-def cases(device, small):
+def cases(device, small, quick):
     grid = [(4, 127, 40)] if small else [(b, 127, k) for b in (256, 1024, 4096) for k in (40, 300, 2000)] + [(64, 127, 32000)]
     for second in (False, True):
         for name, dtype in TYPES.items():

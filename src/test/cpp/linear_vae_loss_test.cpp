@@ -661,9 +661,9 @@ TEST(LinearVaeLoss, EveryRegimeOfTheDevice) {
 #endif
 }
 
-TEST(LinearVaeLoss, ChannelsBeyondADevicesMemoryAreRefused) {
+TEST(LinearVaeLoss, TooManyChannelsForAnyDeviceAreRefused) {
   if (!kOnDevice) GTEST_SKIP() << "for devices";
-  for (const auto& [dtype, channels] : {std::pair<int32_t, int64_t>{MOLFUSE_F32, 513}, {MOLFUSE_BF16, 1025}, {MOLFUSE_F32, 512}}) {
+  for (const auto& [dtype, channels] : {std::pair<int32_t, int64_t>{MOLFUSE_F32, 513}, {MOLFUSE_BF16, 1025}}) {
     Case c;
     c.dtype = dtype;
     c.channels = channels;

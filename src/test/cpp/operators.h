@@ -2,6 +2,7 @@
 // One problem of every operator with a device kernel, forward and backward, for the tests that all of them must pass.
 #pragma once
 
+#include "molfuse/attention.h"
 #include "molfuse/encoder_epilogue.h"
 #include "molfuse/graph_attention.h"
 #include "molfuse/latent_concat.h"
@@ -246,6 +247,145 @@ inline void add_encoder_epilogue(std::vector<Operator>& list, Random& random) {
                   }});
 }
 
+constexpr int64_t kHeadSize = 16;  ///< of the problems of attention, which have no other size like it
+
+inline void add_attention(std::vector<Operator>& list, Random& random) {
+  const int64_t batch = 2, heads = 2, queries = 5, keys = 7;
+  auto rows = [&](int64_t count) { return TestTensor::random(random, MOLFUSE_F32, {batch, heads, count, kHeadSize}); };
+  auto empty = [](std::vector<int64_t> sizes) { return TestTensor(MOLFUSE_F32, std::move(sizes)); };
+  const std::vector<int64_t> query_sizes = {batch, heads, queries, kHeadSize}, key_sizes = {batch, heads, keys, kHeadSize},
+                             bias_sizes = {1, heads, queries, keys}, relative_sizes = {heads, 9};
+  const TestTensor query = rows(queries), key = rows(keys), value = rows(keys), grad_out = rows(queries),
+                   bias = TestTensor::random(random, MOLFUSE_F32, bias_sizes), relative = TestTensor::random(random, MOLFUSE_F32, relative_sizes),
+                   lengths = TestTensor::of(MOLFUSE_I64, {batch}, {7, 4});
+  auto arguments = [](const Views& in) {
+    auto args = zeroed<molfuse_attention_args>();
+    args.query = in[0];
+    args.key = in[1];
+    args.value = in[2];
+    args.bias = in[3];
+    args.relative_bias = in[4];
+    args.key_lengths = in[5];
+    args.causal = 1;
+    args.dropout_p = 0.2;
+    args.philox = {11, 12};
+    return args;
+  };
+  Operator forward = {"molfuse_attention_forward", {query, key, value, bias, relative, lengths},
+                      {empty(query_sizes), empty({batch, heads, queries})},
+                      [=](const Views& in, const Views& out, const molfuse_execution* execution) {
+                        auto args = arguments(in);
+                        args.out = out[0];
+                        args.lse = out[1];
+                        return molfuse_attention_forward(&args, execution);
+                      }};
+  EXPECT_EQ(forward.call(here()), MOLFUSE_OK) << molfuse_last_error();
+  const TestTensor made = forward.outputs[0], lse = forward.outputs[1];
+  list.push_back(std::move(forward));
+  list.push_back({"molfuse_attention_backward", {query, key, value, bias, relative, lengths, made, lse, grad_out},
+                  {empty(query_sizes), empty(key_sizes), empty(key_sizes), empty(bias_sizes), empty(relative_sizes)},
+                  [=](const Views& in, const Views& out, const molfuse_execution* execution) {
+                    auto args = arguments(in);
+                    args.out = in[6];
+                    args.lse = in[7];
+                    args.grad_out = in[8];
+                    args.grad_query = out[0];
+                    args.grad_key = out[1];
+                    args.grad_value = out[2];
+                    args.grad_bias = out[3];
+                    args.grad_relative_bias = out[4];
+                    return molfuse_attention_backward(&args, execution);
+                  }});
+}
+
+inline void add_attention_decode(std::vector<Operator>& list, Random& random) {
+  const int64_t batch = 3, heads = 2, capacity = 40;
+  auto row = [&] { return TestTensor::random(random, MOLFUSE_F32, {batch, heads, kHeadSize}); };
+  auto cache = [&] { return TestTensor::random(random, MOLFUSE_F32, {batch, heads, capacity, kHeadSize}); };
+  list.push_back({"molfuse_attention_decode",
+                  {row(), cache(), cache(), row(), row(), TestTensor::of(MOLFUSE_I64, {batch}, {0, 39, 20}),
+                   TestTensor::random(random, MOLFUSE_F32, {heads, 9})},
+                  {TestTensor(MOLFUSE_F32, {batch, heads, kHeadSize})},
+                  [](const Views& in, const Views& out, const molfuse_execution* execution) {
+                    auto args = zeroed<molfuse_attention_decode_args>();
+                    args.query = in[0];
+                    args.key_cache = in[1];
+                    args.value_cache = in[2];
+                    args.key_new = in[3];
+                    args.value_new = in[4];
+                    args.lengths = in[5];
+                    args.relative_bias = in[6];
+                    args.out = out[0];
+                    return molfuse_attention_decode(&args, execution);
+                  }});
+}
+
+inline void add_linear_vae_loss(std::vector<Operator>& list, Random& random) {
+  const int64_t batch = 3, length = 9, channels = 20, classes = 40, latent = 8;
+  auto numbers = [&](std::vector<int64_t> sizes) { return TestTensor::random(random, MOLFUSE_F32, std::move(sizes)); };
+  auto empty = [](std::vector<int64_t> sizes) { return TestTensor(MOLFUSE_F32, std::move(sizes)); };
+  const std::vector<int64_t> hidden_sizes = {batch, length, channels}, weight_sizes = {classes, channels}, latent_sizes = {batch, latent};
+  const TestTensor hidden = numbers(hidden_sizes), weight = TestTensor::random(random, MOLFUSE_F32, weight_sizes, {}, 0, 0.3),
+                   bias = numbers({classes}), mean = numbers(latent_sizes), log_var = numbers(latent_sizes);
+  TestTensor targets(MOLFUSE_I64, {batch, length});
+  targets.fill([&](int64_t) { return static_cast<double>(between(random, 0, classes - 1)); });
+  auto arguments = [](const Views& in) {
+    auto args = zeroed<molfuse_linear_vae_loss_args>();
+    args.hidden = in[0];
+    args.weight = in[1];
+    args.weight_bias = in[2];
+    args.targets = in[3];
+    args.mean = in[4];
+    args.log_var = in[5];
+    args.beta = 0.5;
+    args.reduction = MOLFUSE_REDUCTION_MEAN;
+    return args;
+  };
+  Operator forward = {"molfuse_linear_vae_loss_forward", {hidden, weight, bias, targets, mean, log_var},
+                      {empty({MOLFUSE_VAE_STATS}), empty({batch, length}), empty({batch, length}), empty({batch}), empty(hidden_sizes),
+                       empty(weight_sizes), empty({classes})},
+                      [=](const Views& in, const Views& out, const molfuse_execution* execution) {
+                        auto args = arguments(in);
+                        args.stats = out[0];
+                        args.row_lse = out[1];
+                        args.nll = out[2];
+                        args.kl_sample = out[3];
+                        args.grad_hidden = out[4];
+                        args.grad_weight = out[5];
+                        args.grad_weight_bias = out[6];
+                        return molfuse_linear_vae_loss_forward(&args, execution);
+                      }};
+  EXPECT_EQ(forward.call(here()), MOLFUSE_OK) << molfuse_last_error();
+  const TestTensor stats = forward.outputs[0], row_lse = forward.outputs[1];
+  list.push_back(std::move(forward));
+  const TestTensor grad_stats = TestTensor::of(MOLFUSE_F32, {MOLFUSE_VAE_STATS}, {1, 0.5, 0.25, 0, 0, 0});
+  list.push_back({"molfuse_linear_vae_loss_backward", {hidden, weight, bias, targets, mean, log_var, stats, row_lse, grad_stats},
+                  {empty(hidden_sizes), empty(weight_sizes), empty({classes}), empty(latent_sizes), empty(latent_sizes)},
+                  [=](const Views& in, const Views& out, const molfuse_execution* execution) {
+                    auto args = arguments(in);
+                    args.stats = in[6];
+                    args.row_lse = in[7];
+                    args.grad_stats = in[8];
+                    args.grad_hidden = out[0];
+                    args.grad_weight = out[1];
+                    args.grad_weight_bias = out[2];
+                    args.grad_mean = out[3];
+                    args.grad_log_var = out[4];
+                    return molfuse_linear_vae_loss_backward(&args, execution);
+                  }});
+  list.push_back({"molfuse_vae_loss_scale", {numbers({50}), stats, grad_stats}, {empty({50})},
+                  [](const Views& in, const Views& out, const molfuse_execution* execution) {
+                    auto args = zeroed<molfuse_vae_loss_scale_args>();
+                    args.gradient = in[0];
+                    args.stats = in[1];
+                    args.grad_stats = in[2];
+                    args.out = out[0];
+                    args.reduction = MOLFUSE_REDUCTION_MEAN;
+                    args.input_dtype = MOLFUSE_F32;
+                    return molfuse_vae_loss_scale(&args, execution);
+                  }});
+}
+
 inline std::vector<Operator> every_operator() {
   Random random(19);
   std::vector<Operator> list;
@@ -254,6 +394,9 @@ inline std::vector<Operator> every_operator() {
   add_graph_attention(list, random);
   add_vae_loss(list, random);
   add_reparameterize(list, random);
+  add_attention(list, random);
+  add_attention_decode(list, random);
+  add_linear_vae_loss(list, random);
   return list;
 }
 

@@ -46,7 +46,9 @@ const int32_t* sequence_starts(const char* name, const molfuse_tensor& tensor, i
                                const char* longest_name, bool on_device) {
   check_dtype(name, tensor, {MOLFUSE_I32});
   check_shape(name, tensor, {batch + 1});
-  if (tensor.stride[0] != 1 && batch > 0) invalid("%s: expected contiguous entries", name);
+  if (tensor.stride[0] != 1 && batch > 0) {
+    invalid("%s: expected contiguous entries, got stride %lld", name, static_cast<long long>(tensor.stride[0]));
+  }
   if (on_device) {
     if (total > 0 && batch == 0) invalid("%s: expected the sequences of %lld rows, got none", name, static_cast<long long>(total));
     if (total > 0 && longest == 0) invalid("%s: expected the longest of sequences of %lld rows in all, got 0", longest_name, static_cast<long long>(total));
@@ -166,6 +168,7 @@ AttentionProblem check_problem(const molfuse_attention_args& args, bool backward
       invalid("bias: expected [%lld|1,%lld|1,%lld|1,%lld|1], got %s", static_cast<long long>(full[0]), static_cast<long long>(full[1]),
               static_cast<long long>(full[2]), static_cast<long long>(full[3]), shape_text(bias).c_str());
     }
+    check_shape("bias", bias, {bias.size[0], bias.size[1], bias.size[2], bias.size[3]});
     auto stride = [&](int d) { return bias.size[d] == 1 ? 0 : bias.stride[d]; };
     p.bias = bias.data;
     p.bias_dtype = bias.dtype;

@@ -572,7 +572,7 @@ void launch_backward(Args args, const AttentionProblem& p, DeviceCall& call) {
   const bool over_any = p.grad_bias != nullptr && (p.bias_size[0] != p.batch || p.bias_size[1] != p.heads || p.bias_size[2] != p.queries ||
                                                    p.bias_size[3] != p.keys);
   args.grad_bias_direct = p.grad_bias != nullptr && !over_any;
-  const bool done = short_backward(args, p, call);
+  const bool done = tiny_backward(args, p, call) || short_backward(args, p, call);
   if (done && !over_any) return;
   args.statistics = call.scratch<RowStatistics>(p.cu_q != nullptr ? p.heads * p.total_q : pairs * p.queries);
   call.launch("attention row_statistics", row_statistics<T>, Grid{pairs * divide_up(p.queries, kStatisticsRows), 1, 1}, kStatisticsThreads, 0, args);

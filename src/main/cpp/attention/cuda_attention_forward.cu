@@ -220,6 +220,7 @@ Args device_args(const AttentionProblem& p, DeviceCall& call) {
 void attention_forward_device(const AttentionProblem& p, DeviceCall& call) {
   const attention_device::Args args = attention_device::device_args(p, call);
   if (p.batch == 0 || p.heads == 0 || p.queries == 0) return;
+  if (attention_device::tiny_forward(args, p, call)) return;
   switch (p.dtype) {
     case MOLFUSE_F16: return attention_device::launcher_of<f16>(p.dim, p.queries)(args, call);
     case MOLFUSE_BF16: return attention_device::launcher_of<bf16>(p.dim, p.queries)(args, call);

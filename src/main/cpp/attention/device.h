@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the attention kernels for GPUs share: their view of a call, tiles in shared memory, products on tensor cores, and what is done to a
-// score. f32 runs on tensor cores too: each value is split into two tf32 parts, and three of the four products of parts are added, which
-// leaves an error of f32's own size.
+// What the attention kernels for GPUs share: their view of a call, tiles in shared memory, products on tensor cores (runtime/tiles.h), and
+// what is done to a score.
 #pragma once
 
 #include <cstdint>
 
 #include "attention/kernels.h"
 #include "runtime/device_report.h"
+#include "runtime/tiles.h"
 
 namespace molfuse {
 namespace attention_device {
@@ -87,6 +87,10 @@ inline size_t place_relative_sums(Args& args, int warps, size_t shared, const De
 
 /// Adds up parts [B][H][parts][2R+1] to the gradient of relative_bias.
 void reduce_relative(const Args&, const AttentionProblem&, int64_t parts, DeviceCall&);
+/// Both directions of at most 16 queries and keys; false if the problem is not of that kind. Backward leaves out the gradients of biases that
+/// are sums over heads or sequences.
+bool tiny_forward(const Args&, const AttentionProblem&, DeviceCall&);
+bool tiny_backward(const Args&, const AttentionProblem&, DeviceCall&);
 /// The backward pass of few keys in one kernel; false if the problem is not of that kind.
 bool short_backward(const Args&, const AttentionProblem&, DeviceCall&);
 
@@ -112,13 +116,13 @@ struct Sequence {
 };
 
 /// One of the two packed operands' ranges; a wrong one is reported and is empty.
-MOLFUSE_DEVICE void packed_range(const Args& args, const int32_t* starts, int b, int64_t total, int longest, Fault fault, int64_t* first,
-                                 int32_t* count) {
+MOLFUSE_DEVICE void packed_range(const Args& args, const int32_t* starts, int b, int64_t total, int longest, Fault fault, bool reports,
+                                 int64_t* first, int32_t* count) {
   const int64_t begin = load(starts + b), end = load(starts + b + 1);
   const bool begins = b > 0 || begin == 0, ends = b + 1 < args.batch || end == total;
   if (begin < 0 || end < begin || end > total || end - begin > longest || !begins || !ends) {
     const bool blame_begin = begin < 0 || begin > total || !begins;
-    if (thread_index() == 0) report_fault(args.report, fault, blame_begin ? b : b + 1, blame_begin ? begin : end);
+    if (reports) report_fault(args.report, fault, blame_begin ? b : b + 1, blame_begin ? begin : end);
     *first = 0;
     *count = 0;
     return;
@@ -132,16 +136,17 @@ MOLFUSE_DEVICE int64_t length_at(const Args& args, int b) {
   return load(static_cast<const int32_t*>(args.key_lengths) + b * args.lengths_stride);
 }
 
-MOLFUSE_DEVICE Sequence sequence_of(const Args& args, int b, int head) {
+/// reports: whether the calling thread reports what is wrong.
+MOLFUSE_DEVICE Sequence sequence_of(const Args& args, int b, int head, bool reports) {
   Sequence s{b, head, args.queries, args.keys, args.keys, 0, 0};
   if (args.cu_q != nullptr) {
-    packed_range(args, args.cu_q, b, args.total_q, args.queries, Fault::cu_seqlens_q, &s.first_query, &s.queries);
-    packed_range(args, args.cu_k, b, args.total_k, args.keys, Fault::cu_seqlens_k, &s.first_key, &s.keys);
+    packed_range(args, args.cu_q, b, args.total_q, args.queries, Fault::cu_seqlens_q, reports, &s.first_query, &s.queries);
+    packed_range(args, args.cu_k, b, args.total_k, args.keys, Fault::cu_seqlens_k, reports, &s.first_key, &s.keys);
     s.length = s.keys;
   } else if (args.key_lengths != nullptr) {
     const int64_t length = length_at(args, b);
     if (length < 0 || length > args.keys) {
-      if (thread_index() == 0) report_fault(args.report, Fault::key_lengths, b, length);
+      if (reports) report_fault(args.report, Fault::key_lengths, b, length);
       s.length = 0;
     } else {
       s.length = static_cast<int32_t>(length);
@@ -149,6 +154,8 @@ MOLFUSE_DEVICE Sequence sequence_of(const Args& args, int b, int head) {
   }
   return s;
 }
+
+MOLFUSE_DEVICE Sequence sequence_of(const Args& args, int b, int head) { return sequence_of(args, b, head, thread_index() == 0); }
 
 /// Row 0 of a sequence's head.
 template <class T>
@@ -164,19 +171,6 @@ MOLFUSE_DEVICE RowStatistics* statistics_of(const Args& args, const Sequence& s)
 }
 
 // ---- tiles in shared memory
-
-/// Rows of DIM elements in shared memory. The 16-byte chunks of a row are permuted so that a chunk of eight neighbouring rows, which is
-/// what load_matrices and copies take at once, lies in different banks.
-template <class T, int DIM>
-struct Tile {
-  static constexpr int kChunk = 16 / static_cast<int>(sizeof(T));
-  static constexpr int kChunks = DIM / kChunk;
-  static constexpr int kRowBytes = DIM * static_cast<int>(sizeof(T));
-  static MOLFUSE_DEVICE int offset(int row, int chunk) {
-    const int turn = kRowBytes % 128 == 0 ? row & 7 : kRowBytes % 64 == 0 ? row >> 1 & 3 : row >> 2 & 1;
-    return row * kRowBytes + ((chunk ^ turn) << 4);
-  }
-};
 
 /// Begins to load ROWS rows from row `first` on; rows outside begin..end-1 and columns from dim on are zero.
 template <class T, int DIM, int ROWS, int THREADS>
@@ -235,30 +229,6 @@ MOLFUSE_DEVICE void write_rows(const float (&acc)[COLUMNS / 8][4], const float (
 
 // ---- products
 
-/// A fragment of the left operand: 16 rows of 32 bytes, so a depth of 16 for 16-bit types and of 8 for f32.
-template <class T>
-struct Left {
-  uint32_t part[4];
-};
-template <>
-struct Left<float> {
-  uint32_t part[4], rest[4];
-};
-template <class T>
-MOLFUSE_DEVICE Left<T> left_of(const uint32_t (&bits)[4]) {
-  Left<T> a;
-  MOLFUSE_UNROLL
-  for (int n = 0; n < 4; ++n) {
-    if constexpr (sizeof(T) == 4) {
-      const float value = float_from_bits(bits[n]);
-      a.part[n] = to_tf32(value);
-      a.rest[n] = to_tf32(value - float_from_bits(a.part[n]));
-    } else {
-      a.part[n] = bits[n];
-    }
-  }
-  return a;
-}
 /// d += a b. The small products of f32 go to `small`, which may be d itself.
 template <class T>
 MOLFUSE_DEVICE void multiply(float (&d)[4], float (&small)[4], const Left<T>& a, uint32_t b0, uint32_t b1) {

@@ -211,6 +211,8 @@ MOLFUSE_DEVICE float fused_multiply_add(float a, float b, float c) { return ::fm
 MOLFUSE_DEVICE bool is_nan(float a) { return a != a; }
 MOLFUSE_DEVICE float float_from_bits(uint32_t bits) { return __uint_as_float(bits); }
 MOLFUSE_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
+/// Byte n of the result is that byte of `low` (0..3) or `high` (4..7) which hexadecimal digit n of the selector, 0..7, names.
+MOLFUSE_DEVICE uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) { return __byte_perm(low, high, selector); }
 MOLFUSE_DEVICE float infinity() { return __builtin_huge_valf(); }
 MOLFUSE_DEVICE float quiet_nan() { return __builtin_nanf(""); }
 

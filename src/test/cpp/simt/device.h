@@ -270,6 +270,12 @@ inline void sincos_pi(float x, float* sine, float* cosine) {
   *cosine = static_cast<float>(std::cos(3.14159265358979323846 * static_cast<double>(x)));
 }
 inline float fused_multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+  const uint64_t both = static_cast<uint64_t>(high) << 32 | low;
+  uint32_t result = 0;
+  for (int n = 0; n < 4; ++n) result |= static_cast<uint32_t>(both >> (8 * (selector >> (4 * n) & 7u)) & 0xFFu) << (8 * n);
+  return result;
+}
 inline bool is_nan(float a) { return a != a; }
 MOLFUSE_DEVICE float infinity() { return __builtin_huge_valf(); }
 MOLFUSE_DEVICE float quiet_nan() { return __builtin_nanf(""); }

@@ -86,6 +86,12 @@ TEST(Simt, ShufflesReadTheLaneTheyName) {
   });
 }
 
+TEST(Simt, BytesGoWhereTheSelectorSays) {
+  EXPECT_EQ(permute_bytes(0x33221100u, 0x77665544u, 0x5410u), 0x55441100u);
+  EXPECT_EQ(permute_bytes(0x33221100u, 0x77665544u, 0x7632u), 0x77663322u);
+  EXPECT_EQ(permute_bytes(0x33221100u, 0x77665544u, 0x0077u), 0x00007777u);
+}
+
 TEST(Simt, LanesMustComeToTheSameOperation) {
   expect_error("of the mask is in", 32, 0, [] {
     if (lane_index() < 16) {

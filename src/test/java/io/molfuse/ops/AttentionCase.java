@@ -131,7 +131,7 @@ final class AttentionCase {
       options.relativeBias(inputs[inputs.length - 1]);
     }
     if (keyLengths != null) {
-      options.keyLengths(Tensors.longs(keyLengths));
+      options.keyLengths(Tensors.beside(inputs[0], Tensors.longs(keyLengths)));
     }
     if (scale != null) {
       options.scale(scale);

@@ -3,7 +3,6 @@ package io.molfuse.ops;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -29,7 +28,6 @@ class DeviceTest extends InScope {
   @ParameterizedTest
   @EnumSource(Operators.class)
   void resultsAndGradientsAreThoseOfTheCpu(Operators operator) {
-    assumeTrue(!CUDA || operator.onDevices(), "no CUDA kernel");
     for (ScalarType type : TYPES) {
       Tensor[] inputs = operator.inputs(type);
       List<Tensor> here = run(operator, on(DEVICE, inputs), type);
@@ -47,7 +45,6 @@ class DeviceTest extends InScope {
   @ParameterizedTest
   @EnumSource(Operators.class)
   void twoRunsAgreeBitForBit(Operators operator) {
-    assumeTrue(!CUDA || operator.onDevices(), "no CUDA kernel");
     for (ScalarType type : TYPES) {
       Tensor[] inputs = on(DEVICE, operator.inputs(type));
       List<Tensor> first = run(operator, inputs, type);
@@ -56,14 +53,6 @@ class DeviceTest extends InScope {
         assertThat(Tensors.values(second.get(i))).as("result %d in %s", i, type).isEqualTo(Tensors.values(first.get(i)));
       }
     }
-  }
-
-  @ParameterizedTest
-  @EnumSource(Operators.class)
-  void anOperatorWithoutACudaKernelSaysSo(Operators operator) {
-    assumeTrue(CUDA && !operator.onDevices(), "it has one");
-    Tensor[] inputs = on(DEVICE, operator.inputs(ScalarType.Float));
-    assertThatThrownBy(() -> operator.apply(inputs)).isInstanceOf(MolfuseException.class).hasMessageContaining("CUDA");
   }
 
   @Test

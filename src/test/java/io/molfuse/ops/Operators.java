@@ -42,7 +42,7 @@ enum Operators implements Acceptance.Formula {
 
     @Override
     public Tensor[] apply(Tensor[] in) {
-      Tensor cu = Tensors.ints(0, 7, 7, 19, 20);
+      Tensor cu = Tensors.beside(in[0], Tensors.ints(0, 7, 7, 19, 20));
       return new Tensor[] {
         Attention.varlen(in[0], in[1], in[2], cu, cu, 12, 12, Attention.options().causal(true).relativeBias(in[3]))
       };
@@ -154,9 +154,10 @@ enum Operators implements Acceptance.Formula {
 
     @Override
     public Tensor[] apply(Tensor[] in) {
-      Tensor pooled = torch.empty(new long[] {3, 12}, new TensorOptions(Checks.type(in[0])), null);
+      Tensor pooled = Tensors.beside(in[0], torch.empty(new long[] {3, 12}, new TensorOptions(Checks.type(in[0])), null));
+      Tensor graphPtr = Tensors.beside(in[0], Tensors.longs(0, 5, 5, 25));
       EncoderEpilogue.Options options = EncoderEpilogue.options().residual(in[1]).affine(in[2], in[3]).dropout(0.2, 5, 1);
-      EncoderEpilogue.Result result = EncoderEpilogue.into(pooled, 0, Tensors.longs(0, 5, 5, 25), in[0], options);
+      EncoderEpilogue.Result result = EncoderEpilogue.into(pooled, 0, graphPtr, in[0], options);
       return new Tensor[] {result.features(), result.pooled()};
     }
   },
@@ -171,11 +172,6 @@ enum Operators implements Acceptance.Formula {
       return new Tensor[] {Reparameterize.apply(in[0], in[1], 4)};
     }
   };
-
-  /** Whether there are CUDA kernels for it. */
-  boolean onDevices() {
-    return !name().startsWith("ATTENTION") && this != LINEAR_VAE_LOSS;
-  }
 
   abstract Tensor[] inputs(ScalarType type);
 
