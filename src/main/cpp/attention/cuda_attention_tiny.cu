@@ -254,7 +254,7 @@ MOLFUSE_DEVICE uint32_t tiny_kept(const Args& args, const TinyWork& work, const 
              static_cast<uint32_t>(batch * args.heads + head), args.offset_low, args.key_low, args.key_high);
   uint32_t drawn = 0;
   MOLFUSE_UNROLL
-  for (int w = 0; w < 4; ++w) drawn |= (words.w[w] >= args.threshold ? 1u : 0u) << w;
+  for (int w = 0; w < 4; ++w) drawn |= words.w[w] >= args.threshold ? 1u << w : 0u;
   drawn <<= 4 * (t & 1);
   drawn |= shuffle_xor(drawn, 1);
   uint32_t mask = 0;

@@ -407,7 +407,7 @@ MOLFUSE_DEVICE uint32_t kept(const Args& args, const Sequence& s, int first_row,
                                    static_cast<uint32_t>(s.batch * args.heads + s.head), args.offset_low, args.key_low, args.key_high);
   uint32_t drawn = 0;
   MOLFUSE_UNROLL
-  for (int w = 0; w < 4; ++w) drawn |= (words.w[w] >= args.threshold ? 1u : 0u) << w;
+  for (int w = 0; w < 4; ++w) drawn |= words.w[w] >= args.threshold ? 1u << w : 0u;
   uint32_t mask = 0;
   if (TRANSPOSED) {
     // Lane g % 4 drew for element g % 4; bit 4e + (key % 4) of all.
