@@ -19,6 +19,8 @@ struct Case {
   int threads = 2;  // small work would not get them by itself
   std::vector<int64_t> fixed_lengths;
   int64_t gap = -1;  // elements between rows; -1: 8 if permuted, else none
+  int64_t first_batch = 0;  // counted from there in dropout's counter of the formula
+  bool bias_wide = false;   // f32 beside operands of 16 bits
   bool empty_first = true;  // random lengths: none of the first sequence's keys is seen
 
   std::string text() const {
@@ -28,6 +30,8 @@ struct Case {
       s += " bias";
       for (const int64_t n : bias) s += " " + std::to_string(n);
     }
+    if (bias_wide) s += " wide";
+    if (gap >= 0) s += " gap " + std::to_string(gap);
     return s + (lengths ? " lengths" : "") + (causal ? " causal" : "") + (permuted ? " permuted" : "") + " p" + std::to_string(dropout);
   }
 };
@@ -67,7 +71,7 @@ struct Problem {
     key = TestTensor::random(random, c.dtype, {c.batch, c.heads, c.keys, c.dim}, order, gap);
     value = TestTensor::random(random, c.dtype, {c.batch, c.heads, c.keys, c.dim}, order, gap);
     grad_out = TestTensor::random(random, c.dtype, {c.batch, c.heads, c.queries, c.dim}, order, gap);
-    if (!c.bias.empty()) bias = TestTensor::random(random, c.dtype, c.bias, {}, c.permuted ? 3 : 0);
+    if (!c.bias.empty()) bias = TestTensor::random(random, c.bias_wide ? wide() : c.dtype, c.bias, {}, c.permuted ? 3 : 0);
     if (c.radius >= 0) relative = TestTensor::random(random, c.dtype, {c.heads, 2 * c.radius + 1});
     if (c.lengths) {
       lengths = TestTensor(MOLFUSE_I64, {c.batch});
@@ -179,8 +183,8 @@ struct Problem {
           for (int64_t j = 0; j < limit; ++j) {
             p[static_cast<size_t>(j)] = r(p[static_cast<size_t>(j)] / sum);
             if (c.dropout > 0) {
-              const auto words = Philox::words(static_cast<uint32_t>(j / 4), static_cast<uint32_t>(i), static_cast<uint32_t>(b * c.heads + h),
-                                               static_cast<uint32_t>(kOffset), kSeed);
+              const auto words = Philox::words(static_cast<uint32_t>(j / 4), static_cast<uint32_t>(i),
+                                               static_cast<uint32_t>((c.first_batch + b) * c.heads + h), static_cast<uint32_t>(kOffset), kSeed);
               keep[static_cast<size_t>(j)] = words[static_cast<size_t>(j % 4)] >= threshold ? 1 / (1 - c.dropout) : 0;
             }
           }

@@ -334,6 +334,13 @@ inline double small_atol(int32_t dtype) {
 
 /// Runs body at each CPU level this machine has (a build with emulation counts 64-byte vectors in), then restores the best; on the simulated
 /// device with several scheduling seeds; on a GPU once.
+/// The order in which the simulated device takes its threads; nothing elsewhere.
+inline void schedule_by([[maybe_unused]] uint64_t seed) {
+#if defined(MOLFUSE_SIMT)
+  simt::settings().seed = seed;
+#endif
+}
+
 inline void at_each_level(const std::function<void(const std::string&)>& body) {
 #if defined(MOLFUSE_SIMT)
 #if defined(MOLFUSE_SANITIZE)

@@ -128,10 +128,10 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
     const unsigned char* queries = stages + tile % Plan::kStages * 2 * Plan::kStreamBytes;
     const unsigned char* grads = queries + Plan::kStreamBytes;
     float weights[kTiles][4], slopes[kTiles][4];
-    multiply_rows<T, DIM, kTiles>(weights, keys, own, queries);
+    multiply_rows<T, DIM, kTiles>(weights, keys, own, queries, args.tf32 != 0);
     const bool masked = at + Plan::kStream > s.queries || s.limit(args, at) < first + Plan::kRows;
     finish_scores<T, true, FEATURES>(weights, args, s, relative, first + own, at, masked);
-    multiply_rows<T, DIM, kTiles>(slopes, values, own, grads);
+    multiply_rows<T, DIM, kTiles>(slopes, values, own, grads, args.tf32 != 0);
     MOLFUSE_UNROLL
     for (int n = 0; n < kTiles; ++n) {
       uint32_t mask = 15;
@@ -146,8 +146,8 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
         weights[n][e] = keep ? weight : 0.0f;
       }
     }
-    if (args.grad_value.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_value, weights, grads, column);
-    if (args.grad_key.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_key, slopes, queries, column);
+    if (args.grad_value.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_value, weights, grads, column, args.tf32 != 0);
+    if (args.grad_key.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_key, slopes, queries, column, args.tf32 != 0);
     if (Plan::kStages == 1 && tile + 1 < end_tile) {
       sync_block();
       load_stage(tile + 1);
@@ -182,9 +182,9 @@ MOLFUSE_DEVICE void row_slopes(float (&slopes)[TILES][4], const Args& args, cons
                                const unsigned char* queries, const unsigned char* grads, const unsigned char* keys, const unsigned char* values,
                                RowStatistics (&row)[2], int own, int first, int first_key, bool masked, bool whole) {
   float weights[TILES][4];
-  multiply_rows<T, DIM, TILES>(weights, queries, own, keys);
+  multiply_rows<T, DIM, TILES>(weights, queries, own, keys, args.tf32 != 0);
   finish_scores<T, false, FEATURES>(weights, args, s, relative, first + own, first_key, masked);
-  multiply_rows<T, DIM, TILES>(slopes, grads, own, values);
+  multiply_rows<T, DIM, TILES>(slopes, grads, own, values, args.tf32 != 0);
   MOLFUSE_UNROLL
   for (int n = 0; n < TILES; ++n) {
     uint32_t mask = 15;
@@ -299,7 +299,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
         }
         if (sums_distances) add_diagonals<false>(slopes, args, s, first + own, first_key, diagonals, sums, &low, &high);
       }
-      if (args.grad_query.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_query, slopes, at, column);
+      if (args.grad_query.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_query, slopes, at, column, args.tf32 != 0);
       if (Plan::kStages == 1 && tile + 1 < count) {
         sync_block();
         load_stage(tile + 1);

@@ -67,7 +67,7 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
     const unsigned char* at = stages + tile % 2 * 2 * Plan::kKeyBytes;
     const int first_key = tile * Plan::kKeys;
     float scores[kTiles][4];
-    multiply_rows<T, DIM, kTiles>(scores, queries, own, at);
+    multiply_rows<T, DIM, kTiles>(scores, queries, own, at, args.tf32 != 0);
     finish_scores<T, false, FEATURES>(scores, args, s, relative, first + own, first_key, first_key + Plan::kKeys > range.all);
     MOLFUSE_UNROLL
     for (int r = 0; r < 2; ++r) {
@@ -104,7 +104,7 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
         }
       }
     }
-    multiply_weights<T, DIM, kColumns>(out, scores, at + Plan::kKeyBytes, column);
+    multiply_weights<T, DIM, kColumns>(out, scores, at + Plan::kKeyBytes, column, args.tf32 != 0);
   }
   // The queries' copies, where there was no key to wait for.
   wait_copies<0>();
@@ -190,6 +190,7 @@ Args device_args(const AttentionProblem& p, DeviceCall& call) {
   args.keys = fitting("the number of keys", p.keys);
   args.dim = static_cast<int32_t>(p.dim);
   args.causal = p.causal;
+  args.tf32 = call.allow_tf32();
   args.lse = static_cast<float*>(p.lse);
   args.lse_batch = p.lse_batch;
   args.lse_head = p.lse_head;

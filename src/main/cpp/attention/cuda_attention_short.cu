@@ -33,7 +33,7 @@ struct ShortPlan {
 /// acc += the transpose of score gradients [key, query], 16 queries from `first` on, times columns of the keys.
 template <class T, int DIM, int COLUMNS, int STEP>
 MOLFUSE_DEVICE void multiply_slopes(float (&acc)[COLUMNS / 8][4], const unsigned char* slopes, int first, const unsigned char* keys, int column,
-                                    int length) {
+                                    int length, bool tf32) {
   using Slopes = Tile<T, STEP>;
   using Rows = Tile<T, DIM>;
   constexpr int kDepth = 32 / static_cast<int>(sizeof(T));
@@ -49,7 +49,7 @@ MOLFUSE_DEVICE void multiply_slopes(float (&acc)[COLUMNS / 8][4], const unsigned
     } else {
       load_matrices_transposed(bits, slopes + Slopes::offset(k + (lane & 7) + (lane >> 4 << 3), first / 8 + (lane >> 3 & 1)));
     }
-    const Left<T> a = left_of<T>(bits);
+    const Left<T> a = left_of<T>(bits, tf32);
     MOLFUSE_UNROLL
     for (int n = 0; n < COLUMNS / 8; n += 2) {
       uint32_t b[4];
@@ -62,8 +62,8 @@ MOLFUSE_DEVICE void multiply_slopes(float (&acc)[COLUMNS / 8][4], const unsigned
       } else {
         load_matrices_transposed(b, keys + Rows::offset(k + (lane & 15), column / 8 + n + (lane >> 4)));
       }
-      multiply<T>(acc[n], acc[n], a, b[0], b[1]);
-      multiply<T>(acc[n + 1], acc[n + 1], a, b[2], b[3]);
+      multiply<T>(acc[n], acc[n], a, b[0], b[1], tf32);
+      multiply<T>(acc[n + 1], acc[n + 1], a, b[2], b[3], tf32);
     }
   }
 }
@@ -125,10 +125,10 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
     const unsigned char* queries = stages + step % 2 * 2 * Plan::kStageBytes;
     const unsigned char* grads = queries + Plan::kStageBytes;
     float weights[kStepTiles][4], slopes[kStepTiles][4];
-    multiply_rows<T, DIM, kStepTiles>(weights, keys, own, queries);
+    multiply_rows<T, DIM, kStepTiles>(weights, keys, own, queries, args.tf32 != 0);
     const bool masked = at + kStep > s.queries || s.limit(args, at) < own + 16;
     finish_scores<T, true, true>(weights, args, s, relative, own, at, masked);
-    multiply_rows<T, DIM, kStepTiles>(slopes, values, own, grads);
+    multiply_rows<T, DIM, kStepTiles>(slopes, values, own, grads, args.tf32 != 0);
     uint32_t keep = 0xFFFFu;  // a bit for each element
     if (args.threshold != 0) {
       keep = 0;
@@ -178,8 +178,8 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
         }
       }
     }
-    multiply_weights<T, DIM, DIM>(grad_value, weights, grads, 0);
-    multiply_weights<T, DIM, DIM>(grad_key, slopes, queries, 0);
+    multiply_weights<T, DIM, DIM>(grad_value, weights, grads, 0, args.tf32 != 0);
+    multiply_weights<T, DIM, DIM>(grad_key, slopes, queries, 0, args.tf32 != 0);
     if (args.grad_bias_direct != 0) {
       const auto position = Position<true>::of_lane(own, at);
       const BiasStrides& strides = args.grad_bias_strides;
@@ -199,7 +199,7 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
     const int half = warp % Plan::kHalves * 16, begin = warp / Plan::kHalves * Plan::kOwnColumns, end = smaller(begin + Plan::kOwnColumns, DIM);
     for (int column = begin; column < end && args.grad_query.data != nullptr; column += kColumns) {
       float grad_query[kColumns / 8][4] = {};
-      multiply_slopes<T, DIM, kColumns, kStep>(grad_query, shared_slopes, half, keys, column, s.length);
+      multiply_slopes<T, DIM, kColumns, kStep>(grad_query, shared_slopes, half, keys, column, s.length, args.tf32 != 0);
       float factor[2];
       MOLFUSE_UNROLL
       for (int r = 0; r < 2; ++r) factor[r] = s.limit(args, at + half + g + 8 * r) > 0 ? args.scale : 0.0f;

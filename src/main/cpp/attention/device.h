@@ -41,7 +41,7 @@ struct Args {
   int64_t lengths_stride;
   int32_t lengths_wide;
   int32_t batch, heads, queries, keys, dim;
-  int32_t causal;
+  int32_t causal, tf32;
   float* lse;
   int64_t lse_batch, lse_head, lse_row;
   const void* bias;
@@ -229,24 +229,9 @@ MOLFUSE_DEVICE void write_rows(const float (&acc)[COLUMNS / 8][4], const float (
 
 // ---- products
 
-/// d += a b. The small products of f32 go to `small`, which may be d itself.
-template <class T>
-MOLFUSE_DEVICE void multiply(float (&d)[4], float (&small)[4], const Left<T>& a, uint32_t b0, uint32_t b1) {
-  if constexpr (sizeof(T) == 4) {
-    const float v0 = float_from_bits(b0), v1 = float_from_bits(b1);
-    const uint32_t part[2] = {to_tf32(v0), to_tf32(v1)};
-    const uint32_t rest[2] = {to_tf32(v0 - float_from_bits(part[0])), to_tf32(v1 - float_from_bits(part[1]))};
-    multiply_add_tf32(small, a.rest, part);
-    multiply_add_tf32(small, a.part, rest);
-    multiply_add_tf32(d, a.part, part);
-  } else {
-    multiply_add<T>(d, a.part, {b0, b1});
-  }
-}
-
 /// Sets acc to the products of 16 rows of one tile, from row `row` on, with 8 * TILES rows of another.
 template <class T, int DIM, int TILES>
-MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* left, int row, const unsigned char* right) {
+MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* left, int row, const unsigned char* right, bool tf32) {
   using Rows = Tile<T, DIM>;
   const int lane = lane_index();
   MOLFUSE_UNROLL
@@ -264,13 +249,13 @@ MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* l
   for (int k = 0; k < Rows::kRowBytes / 32; ++k) {
     uint32_t bits[4];
     load_matrices(bits, left + Rows::offset(row + (lane & 15), 2 * k + (lane >> 4)));
-    const Left<T> a = left_of<T>(bits);
+    const Left<T> a = left_of<T>(bits, tf32);
     MOLFUSE_UNROLL
     for (int n = 0; n < TILES; n += 2) {
       uint32_t b[4];
       load_matrices(b, right + Rows::offset(8 * n + (lane & 7) + (lane >> 4 << 3), 2 * k + (lane >> 3 & 1)));
-      multiply<T>(acc[n], small[kApart ? n : 0], a, b[0], b[1]);
-      multiply<T>(acc[n + 1], small[kApart ? n + 1 : 0], a, b[2], b[3]);
+      multiply<T>(acc[n], small[kApart ? n : 0], a, b[0], b[1], tf32);
+      multiply<T>(acc[n + 1], small[kApart ? n + 1 : 0], a, b[2], b[3], tf32);
     }
   }
   if constexpr (kApart) {
@@ -286,7 +271,8 @@ MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* l
 /// COLUMNS columns from `column` on are taken. An accumulator is half a left fragment for 16-bit types; for f32 it is a whole one if its
 /// columns 2t and 2t+1 are called depths t and t+4 and right's rows are taken in that order.
 template <class T, int DIM, int COLUMNS, int TILES>
-MOLFUSE_DEVICE void multiply_weights(float (&acc)[COLUMNS / 8][4], const float (&weights)[TILES][4], const unsigned char* right, int column) {
+MOLFUSE_DEVICE void multiply_weights(float (&acc)[COLUMNS / 8][4], const float (&weights)[TILES][4], const unsigned char* right, int column,
+                                     bool tf32) {
   using Rows = Tile<T, DIM>;
   const int lane = lane_index(), g = lane / 4, t = lane % 4;
   constexpr int kStep = sizeof(T) == 4 ? 1 : 2;
@@ -304,7 +290,7 @@ MOLFUSE_DEVICE void multiply_weights(float (&acc)[COLUMNS / 8][4], const float (
       bits[2] = pack<T>(weights[s + 1][0], weights[s + 1][1]);
       bits[3] = pack<T>(weights[s + 1][2], weights[s + 1][3]);
     }
-    const Left<T> a = left_of<T>(bits);
+    const Left<T> a = left_of<T>(bits, tf32);
     MOLFUSE_UNROLL
     for (int n = 0; n < COLUMNS / 8; n += 2) {
       uint32_t b[4];
@@ -317,8 +303,8 @@ MOLFUSE_DEVICE void multiply_weights(float (&acc)[COLUMNS / 8][4], const float (
       } else {
         load_matrices_transposed(b, right + Rows::offset(8 * s + (lane & 15), column / 8 + n + (lane >> 4)));
       }
-      multiply<T>(acc[n], acc[n], a, b[0], b[1]);
-      multiply<T>(acc[n + 1], acc[n + 1], a, b[2], b[3]);
+      multiply<T>(acc[n], acc[n], a, b[0], b[1], tf32);
+      multiply<T>(acc[n + 1], acc[n + 1], a, b[2], b[3], tf32);
     }
   }
 }
