@@ -21,6 +21,7 @@ struct Case {
   int64_t gap = -1;  // elements between rows; -1: 8 if permuted, else none
   int64_t first_batch = 0;  // counted from there in dropout's counter of the formula
   bool bias_wide = false;   // f32 beside operands of 16 bits
+  bool tf32 = false;        // allowed
   bool empty_first = true;  // random lengths: none of the first sequence's keys is seen
 
   std::string text() const {
@@ -107,7 +108,8 @@ struct Problem {
     TestTensor out(c.dtype, query.sizes(), order, gap), lse(wide(), {c.batch, c.heads, c.queries});
     TestTensor grad_query(c.dtype, query.sizes(), order, gap), grad_key(c.dtype, key.sizes(), order, gap),
         grad_value(c.dtype, key.sizes(), order, gap), grad_bias, grad_relative;
-    const auto execution = execution_here(c.threads);
+    auto execution = execution_here(c.threads);
+    execution.allow_tf32 = c.tf32;
     a.out = out.view();
     a.lse = lse.view();
     EXPECT_EQ(molfuse_attention_forward(&a, &execution), MOLFUSE_OK) << molfuse_last_error();

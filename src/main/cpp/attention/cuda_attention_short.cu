@@ -15,7 +15,7 @@ namespace {
 template <class T, int DIM, int WARPS>
 struct ShortPlan {
   /// Queries at a time: fewer where the gradients of key and value leave few registers.
-  static constexpr int kStep = DIM * static_cast<int>(sizeof(T)) >= 256 ? 16 : 32, kStepTiles = kStep / 8, kHalves = kStep / 16;
+  static constexpr int kStep = DIM * static_cast<int>(sizeof(T)) >= 256 || WARPS == 16 ? 16 : 32, kStepTiles = kStep / 8, kHalves = kStep / 16;
   static constexpr int kWarps = WARPS, kThreads = WARPS * kWarp, kKeys = 16 * WARPS;
   static constexpr int kRowBytes = Tile<T, DIM>::kRowBytes;
   static constexpr int kKeyBytes = kKeys * kRowBytes;
@@ -25,9 +25,9 @@ struct ShortPlan {
   static constexpr int kTileBytes = 2 * kKeyBytes + 4 * kStageBytes + kSlopeBytes + kStageBytes + kDeltaBytes;
   static constexpr int kDiagonalFloats = diagonal_floats(kStep);
   /// Columns of the gradient of 16 queries that a warp has, and that it takes at a time. Of 32 queries, every other warp has the second half.
-  static constexpr int kOwnColumns = DIM * kHalves / WARPS < 16 ? 16 : DIM * kHalves / WARPS;
-  static constexpr int kColumns = kOwnColumns < 32 ? kOwnColumns : 32;
-  static constexpr int kBlocks = WARPS == 8 ? 1 : WARPS == 2 ? 4 : DIM <= 32 && sizeof(T) == 2 ? 3 : 2;
+  static constexpr int kOwnColumns = (DIM * kHalves / WARPS + 15) / 16 * 16;
+  static constexpr int kColumns = kOwnColumns % 32 == 0 ? 32 : 16;
+  static constexpr int kBlocks = WARPS >= 8 ? 1 : WARPS == 2 ? (DIM <= 32 && sizeof(T) == 2 ? 6 : 4) : DIM <= 32 && sizeof(T) == 2 ? 3 : 2;
 };
 
 /// acc += the transpose of score gradients [key, query], 16 queries from `first` on, times columns of the keys.
@@ -247,18 +247,31 @@ bool launch_short(Args args, const AttentionProblem& p, DeviceCall& call) {
 
 using Launcher = bool (*)(Args, const AttentionProblem&, DeviceCall&);
 
-/// The table: by head size and the keys that 2, 4 or 8 warps have. Larger ones have no place in registers or shared memory.
+/// The table: by head size and the keys that 2, 4, 8 or 16 warps have. Larger ones have no place in registers or shared memory.
+template <class T, int DIM, int MOST>
+Launcher launcher_for(int64_t keys) {
+  if (keys > MOST) return nullptr;
+  if constexpr (MOST >= 256) {
+    if (keys > 128) return launch_short<T, DIM, 16>;
+  }
+  if constexpr (MOST >= 128) {
+    if (keys > 64) return launch_short<T, DIM, 8>;
+  }
+  if constexpr (DIM * sizeof(T) <= 128) {
+    if (keys <= 32) return launch_short<T, DIM, 2>;
+  }
+  return launch_short<T, DIM, 4>;
+}
 template <class T>
 Launcher launcher_of(int64_t dim, int64_t keys) {
-  if (keys > 128) return nullptr;
   if constexpr (sizeof(T) == 4) {
-    if (keys > 64) return nullptr;
-    if (dim <= 32) return keys <= 32 ? launch_short<T, 32, 2> : launch_short<T, 32, 4>;
-    return dim <= 64 ? launch_short<T, 64, 4> : nullptr;
+    return dim <= 32 ? launcher_for<T, 32, 64>(keys) : dim <= 64 ? launcher_for<T, 64, 64>(keys) : nullptr;
   } else {
-    if (dim <= 32) return keys <= 32 ? launch_short<T, 32, 2> : keys <= 64 ? launch_short<T, 32, 4> : launch_short<T, 32, 8>;
-    if (dim <= 64) return keys <= 32 ? launch_short<T, 64, 2> : keys <= 64 ? launch_short<T, 64, 4> : launch_short<T, 64, 8>;
-    return dim <= 128 && keys <= 64 ? launch_short<T, 128, 4> : nullptr;
+    if (dim <= 16) return launcher_for<T, 16, 256>(keys);
+    if (dim <= 32) return launcher_for<T, 32, 256>(keys);
+    if (dim <= 64) return launcher_for<T, 64, 256>(keys);
+    if (dim <= 96) return launcher_for<T, 96, 64>(keys);
+    return dim <= 128 ? launcher_for<T, 128, 64>(keys) : nullptr;
   }
 }
 

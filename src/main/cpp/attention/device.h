@@ -33,6 +33,11 @@ struct alignas(8) RowStatistics {
   float log_sum, delta;
 };
 
+/// Of the keys that a block has seen of a row: the largest score, times log2(e), and the sum of powers over it.
+struct alignas(8) ShareSoftmax {
+  float largest, total;
+};
+
 struct Args {
   Operand query, key, value, out, grad_out, grad_query, grad_key, grad_value, key_new, value_new;
   const int32_t *cu_q, *cu_k;
@@ -59,6 +64,10 @@ struct Args {
   float scale, scale_log2, keep_scale;
   uint32_t threshold, offset_low, key_low, key_high;
   RowStatistics* statistics;
+  /// Where a row's keys are shared by `splits` > 1 blocks: what each has summed, [splits][B * H * N][dim], and its softmax.
+  int32_t splits;
+  float* shares;
+  ShareSoftmax* share_softmax;
   unsigned long long* report;
 };
 
@@ -84,6 +93,9 @@ inline size_t place_relative_sums(Args& args, int warps, size_t shared, const De
   args.relative_parts_shared = bytes <= kRelativeBytes && shared + bytes <= call.device().shared_per_block;
   return shared + (args.relative_parts_shared != 0 ? bytes : 0);
 }
+
+/// Blocks that share the keys of a block of queries: one where `blocks` of them, so many to a multiprocessor, fill half of the device.
+int32_t splits_of(int64_t blocks, int per_multiprocessor, int64_t keys, const DeviceCall&);
 
 /// Adds up parts [B][H][parts][2R+1] to the gradient of relative_bias.
 void reduce_relative(const Args&, const AttentionProblem&, int64_t parts, DeviceCall&);
@@ -225,6 +237,28 @@ MOLFUSE_DEVICE void write_rows(const float (&acc)[COLUMNS / 8][4], const float (
     }
   }
   sync_warp();
+}
+
+constexpr int kJoinThreads = 128;
+
+/// Row n of B * H * N, as a block's share of it.
+MOLFUSE_DEVICE float* share_row(const Args& args, int split, int64_t n) {
+  return args.shares + (split * (int64_t{args.batch} * args.heads * args.queries) + n) * args.dim;
+}
+MOLFUSE_DEVICE ShareSoftmax* share_softmax(const Args& args, int split, int64_t n) {
+  return args.share_softmax + split * (int64_t{args.batch} * args.heads * args.queries) + n;
+}
+
+/// Writes a lane's part of a row of accumulators, element 2r and 2r + 1 of each tile, as a share.
+template <int TILES>
+MOLFUSE_DEVICE void write_share(const Args& args, int split, int pair, int row, int rows, int column, int r, const float (&acc)[TILES][4]) {
+  if (row >= rows) return;
+  float* to = share_row(args, split, static_cast<int64_t>(pair) * args.queries + row);
+  MOLFUSE_UNROLL
+  for (int n = 0; n < TILES; ++n) {
+    const int at = column + 8 * n + lane_index() % 4 * 2;
+    if (at < args.dim) store(reinterpret_cast<Vector<float, 2>*>(to + at), Vector<float, 2>{{acc[n][2 * r], acc[n][2 * r + 1]}});
+  }
 }
 
 // ---- products
