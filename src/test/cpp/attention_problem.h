@@ -32,6 +32,7 @@ struct Case {
       for (const int64_t n : bias) s += " " + std::to_string(n);
     }
     if (bias_wide) s += " wide";
+    if (scale != 0) s += " scale " + std::to_string(scale);
     if (gap >= 0) s += " gap " + std::to_string(gap);
     return s + (lengths ? " lengths" : "") + (causal ? " causal" : "") + (permuted ? " permuted" : "") + " p" + std::to_string(dropout);
   }
@@ -226,6 +227,13 @@ struct Problem {
   }
 };
 
+/// The largest number, at least 1: a type's small tolerance is for values around one.
+inline double size_of(const std::vector<double>& values) {
+  double size = 1;
+  for (const double v : values) size = std::max(size, std::fabs(v));
+  return size;
+}
+
 inline void check(const Case& c, uint64_t seed = 1) {
   SCOPED_TRACE(c.text());
   Problem problem(c, seed);
@@ -235,11 +243,14 @@ inline void check(const Case& c, uint64_t seed = 1) {
   EXPECT_TRUE(accepted(got.lse, eager.lse, exact.lse, c.dtype == MOLFUSE_F64 ? 1e-12 : 4e-6)) << "lse";
   // Sums over many rows grow with their number; the eager error grows along, the small tolerance by its square root.
   const double sum_atol = atol * std::sqrt(static_cast<double>(c.queries * c.batch * c.heads));
-  EXPECT_TRUE(accepted(got.grad_query, eager.grad_query, exact.grad_query, atol)) << "grad_query";
-  EXPECT_TRUE(accepted(got.grad_key, eager.grad_key, exact.grad_key, sum_atol)) << "grad_key";
-  EXPECT_TRUE(accepted(got.grad_value, eager.grad_value, exact.grad_value, sum_atol)) << "grad_value";
-  EXPECT_TRUE(accepted(got.grad_bias, eager.grad_bias, exact.grad_bias, sum_atol)) << "grad_bias";
-  EXPECT_TRUE(accepted(got.grad_relative, eager.grad_relative, exact.grad_relative, sum_atol)) << "grad_relative";
+  EXPECT_TRUE(accepted(got.grad_query, eager.grad_query, exact.grad_query, atol * size_of(exact.grad_query))) << "grad_query";
+  EXPECT_TRUE(accepted(got.grad_key, eager.grad_key, exact.grad_key, sum_atol * size_of(exact.grad_key))) << "grad_key";
+  EXPECT_TRUE(accepted(got.grad_value, eager.grad_value, exact.grad_value, sum_atol * size_of(exact.grad_value))) << "grad_value";
+  double bias_terms = static_cast<double>(c.batch * c.heads * c.queries * c.keys);
+  for (const int64_t size : c.bias) bias_terms /= static_cast<double>(std::max<int64_t>(size, 1));
+  const double bias_atol = atol * std::sqrt(std::max(bias_terms, 1.0));
+  EXPECT_TRUE(accepted(got.grad_bias, eager.grad_bias, exact.grad_bias, bias_atol * size_of(exact.grad_bias))) << "grad_bias";
+  EXPECT_TRUE(accepted(got.grad_relative, eager.grad_relative, exact.grad_relative, sum_atol * size_of(exact.grad_relative))) << "grad_relative";
 }
 
 }  // namespace molfuse_test

@@ -600,12 +600,12 @@ void launch_backward(Args args, const AttentionProblem& p, DeviceCall& call) {
   const bool over_any = p.grad_bias != nullptr && (p.bias_size[0] != p.batch || p.bias_size[1] != p.heads || p.bias_size[2] != p.queries ||
                                                    p.bias_size[3] != p.keys);
   args.grad_bias_direct = p.grad_bias != nullptr && !over_any;
-  const bool done = tiny_backward(args, p, call) || short_backward(args, p, call);
-  if (done && !over_any) return;
-  args.statistics = call.scratch<RowStatistics>(p.cu_q != nullptr ? p.heads * p.total_q : pairs * p.queries);
-  call.launch("attention row_statistics", row_statistics<T>, Grid{pairs * divide_up(p.queries, kStatisticsRows), 1, 1}, kStatisticsThreads, 0, args);
-  if (!done) {
-    // The first leaves better row sums for the others, where it can.
+  // Where all keys of a row are seen together, its sums come from the scores: better than from out, which is rounded.
+  if (over_any) args.statistics = call.scratch<RowStatistics>(pairs * p.queries);
+  if (!tiny_backward(args, p, call) && !short_backward(args, p, call)) {
+    if (!over_any) args.statistics = call.scratch<RowStatistics>(p.cu_q != nullptr ? p.heads * p.total_q : pairs * p.queries);
+    const Grid grid{pairs * divide_up(p.queries, kStatisticsRows), 1, 1};
+    call.launch("attention row_statistics", row_statistics<T>, grid, kStatisticsThreads, 0, args);
     launch_query<T, DIM>(args, p, call);
     launch_key_value<T, DIM>(args, p, call);
   }

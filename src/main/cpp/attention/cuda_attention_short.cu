@@ -3,7 +3,8 @@
 // gradients of key and value in registers. Queries come by 32 or 16. Scores are made once, five products in all; the gradients of a step's scores
 // pass through shared memory to the warps, each of which then has a part of the gradient of those queries, whole: all keys are here, so
 // nothing is added up between blocks or steps. The sum of weights times their gradients, which the recomputation elsewhere takes from out,
-// is taken from the scores: out is not read, and where a row has one key only its gradient is exactly 0.
+// is taken from the scores, and so is the sum of weights, which lse gives no better than its own rounding: out is not read, and where a row
+// has one key only, or one that outweighs the others, the gradients of its scores are exactly 0.
 #include <algorithm>
 
 #include "attention/device.h"
@@ -21,7 +22,7 @@ struct ShortPlan {
   static constexpr int kKeyBytes = kKeys * kRowBytes;
   static constexpr int kStageBytes = kStep * kRowBytes;
   static constexpr int kSlopeBytes = kKeys * Tile<T, kStep>::kRowBytes;
-  static constexpr int kDeltaBytes = WARPS * kStep * static_cast<int>(sizeof(float));
+  static constexpr int kDeltaBytes = WARPS * kStep * 2 * static_cast<int>(sizeof(float));  // sums of weights, and times gradients
   static constexpr int kTileBytes = 2 * kKeyBytes + 4 * kStageBytes + kSlopeBytes + kStageBytes + kDeltaBytes;
   static constexpr int kDiagonalFloats = diagonal_floats(kStep);
   /// Columns of the gradient of 16 queries that a warp has, and that it takes at a time. Of 32 queries, every other warp has the second half.
@@ -81,7 +82,7 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
   float* deltas = reinterpret_cast<float*>(out_stage + Plan::kStageBytes);
   const int distances = 2 * args.radius + 1;
   const int lane = lane_index(), g = lane / 4, t = lane % 4, warp = warp_index(), own = 16 * warp;
-  float* rest = deltas + Plan::kWarps * kStep;
+  float* rest = deltas + Plan::kWarps * kStep * 2;
   float* diagonals = rest + warp * Plan::kDiagonalFloats;
   if (args.relative_parts != nullptr) rest += Plan::kWarps * Plan::kDiagonalFloats;
   float* relative = rest;
@@ -137,33 +138,54 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
     }
     MOLFUSE_UNROLL
     for (int n = 0; n < kStepTiles; ++n) {
-      float sum[2] = {0, 0};
+      float sum[2] = {0, 0}, total[2] = {0, 0};
       MOLFUSE_UNROLL
       for (int e = 0; e < 4; ++e) {
         weights[n][e] = exp2_fast(weights[n][e] - log_sum[n][e & 1]);
+        total[e & 1] += weights[n][e];
         slopes[n][e] = weights[n][e] == 0 || (keep >> (4 * n + e) & 1u) == 0 ? 0.0f : slopes[n][e] * args.keep_scale;
         sum[e & 1] = fused_multiply_add(weights[n][e], slopes[n][e], sum[e & 1]);
       }
       MOLFUSE_UNROLL
       for (int c = 0; c < 2; ++c) {
-        sum[c] += shuffle_xor(sum[c], 4);
-        sum[c] += shuffle_xor(sum[c], 8);
-        sum[c] += shuffle_xor(sum[c], 16);
+        MOLFUSE_UNROLL
+        for (int distance = 4; distance < kWarp; distance *= 2) {
+          sum[c] += shuffle_xor(sum[c], distance);
+          total[c] += shuffle_xor(total[c], distance);
+        }
       }
-      if (lane < 4) store(reinterpret_cast<Vector<float, 2>*>(deltas + warp * kStep + 8 * n + 2 * lane), Vector<float, 2>{{sum[0], sum[1]}});
+      if (lane < 4) {
+        store(reinterpret_cast<Vector<float, 4>*>(deltas + 2 * (warp * kStep + 8 * n + 2 * lane)),
+              Vector<float, 4>{{sum[0], total[0], sum[1], total[1]}});
+      }
     }
     sync_block();
     MOLFUSE_UNROLL
     for (int n = 0; n < kStepTiles; ++n) {
-      float delta[2] = {0, 0};
+      float delta[2] = {0, 0}, share[2] = {0, 0};
       MOLFUSE_UNROLL
       for (int w = 0; w < Plan::kWarps; ++w) {
-        const auto part = load(reinterpret_cast<const Vector<float, 2>*>(deltas + w * kStep + 8 * n + 2 * t));
-        delta[0] += part.item[0];
-        delta[1] += part.item[1];
+        const auto part = load(reinterpret_cast<const Vector<float, 4>*>(deltas + 2 * (w * kStep + 8 * n + 2 * t)));
+        MOLFUSE_UNROLL
+        for (int c = 0; c < 2; ++c) {
+          delta[c] += part.item[2 * c];
+          share[c] += part.item[2 * c + 1];
+        }
+      }
+      MOLFUSE_UNROLL
+      for (int c = 0; c < 2; ++c) {
+        share[c] = share[c] == 0 ? 0.0f : 1.0f / share[c];
+        delta[c] *= share[c];
+        const int i = at + 8 * n + 2 * t + c;
+        // For the kernel of a bias that is broadcast.
+        if (args.statistics != nullptr && warp == 0 && g == 0 && i < s.queries) {
+          store(statistics_of(args, s) + i, RowStatistics{log_sum[n][c], delta[c]});
+        }
       }
       MOLFUSE_UNROLL
       for (int e = 0; e < 4; ++e) {
+        // What is hidden stays 0, even if the sum is NaN.
+        weights[n][e] = weights[n][e] == 0 ? 0.0f : weights[n][e] * share[e & 1];
         slopes[n][e] = score_gradient(weights[n][e], slopes[n][e], delta[e & 1]);
         if ((keep >> (4 * n + e) & 1u) == 0) weights[n][e] = 0;
       }

@@ -589,6 +589,11 @@ MOLFUSE_KERNEL((TinyPlan<T, DIM>::kThreads), (TinyPlan<T, DIM>::kBackwardBlocks)
     }
     delta += shuffle_xor(delta, 1);
     delta += shuffle_xor(delta, 2);
+    // For the kernel of a bias that is broadcast.
+    if (args.statistics != nullptr && lane_index() % 4 == 0 && rows.row[r] < s.queries) {
+      const float log_sum = total[r] == 0 ? infinity() : largest[r] + kLog2e * log(total[r]);
+      store(statistics_of(args, s) + rows.row[r], RowStatistics{log_sum, delta});
+    }
     MOLFUSE_UNROLL
     for (int n = 0; n < kTiles; ++n) {
       MOLFUSE_UNROLL
