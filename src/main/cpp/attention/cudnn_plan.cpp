@@ -36,6 +36,7 @@ cudaError_t planned_properties(cudaDeviceProp* properties, int) {
 #undef cudaGetDevice
 #undef cudaGetDeviceProperties
 
+#include <algorithm>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
@@ -226,7 +227,7 @@ std::unique_ptr<CudnnPlan> make_cudnn_plan(const CudnnPlanKey& key, std::string&
     if (error.is_good()) return plan;
     // The rest is what each engine said, a page of it.
     reason = error.get_message();
-    reason = reason.substr(0, reason.find_first_of("\n{_"));
+    reason = reason.substr(0, std::min(reason.find('\n'), reason.find("__")));
   } catch (const std::exception& error) {
     reason = error.what();
   }
