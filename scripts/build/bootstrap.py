@@ -40,7 +40,7 @@ CUDA_WHEELS = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cud
                "nvidia-cuda-nvdisasm")
 # Those of cuDNN that make plans of attention: not convolutions' and recurrent networks', nor the precompiled kernels.
 CUDNN_LIBRARIES = ("libcudnn.so.9", "libcudnn_graph.so.9", "libcudnn_heuristic.so.9", "libcudnn_engines_runtime_compiled.so.9",
-                   "libcudnn_engines_precompiled.so.9")
+                   "libcudnn_engines_precompiled.so.9", "libnvrtc.so.13", "libnvrtc-builtins.so.13.0")
 OPENBLAS_LIBRARIES = ("libopenblas.so.0", "libgfortran.so.5", "libquadmath.so.0")
 
 
@@ -256,18 +256,19 @@ class Cache:
 
     def cudnn(self):
         """Headers and, where they can run, the libraries that the tests make plans with. The headers are the same on every platform."""
-        names = ("nvidia-cudnn-cu13", "nvidia-cudnn-frontend")
+        names = ("nvidia-cudnn-cu13", "nvidia-cudnn-frontend", "nvidia-cuda-nvrtc")
         version, _ = requirement(names[0])
         libraries = os.uname().machine == "x86_64"
 
         def fill(folder):
-            say(f"fetching cuDNN {version} (370 MB, once per cache)")
+            say(f"fetching cuDNN {version} (460 MB, once per cache)")
             for name in names:
                 wheel = self.download_wheel(name, folder, ["--python-version", "3.11", "--implementation", "cp",
-                                                           "--platform", "manylinux_2_27_x86_64", "--platform", "manylinux_2_28_x86_64"])
+                                                           "--platform", "manylinux_2_12_x86_64", "--platform", "manylinux_2_27_x86_64",
+                                                           "--platform", "manylinux_2_28_x86_64"])
                 with zipfile.ZipFile(wheel) as archive:
                     for entry in archive.namelist():
-                        library = entry.startswith("nvidia/cudnn/lib/") and pathlib.Path(entry).name in CUDNN_LIBRARIES
+                        library = entry.startswith("nvidia/") and pathlib.Path(entry).name in CUDNN_LIBRARIES
                         if entry.startswith(("nvidia/cudnn/include/", "include/")) or (library and libraries):
                             archive.extract(entry, folder)
                 wheel.unlink()
