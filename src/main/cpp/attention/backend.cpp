@@ -43,6 +43,7 @@ std::string bias_refusal(const AttentionProblem& p, bool backward) {
   if (p.bias_dtype != p.dtype && p.bias_dtype != MOLFUSE_F32) return "bias has another element type";
   if (p.bias_size[2] != p.queries || p.bias_size[3] != p.keys) return "bias is broadcast along queries or keys";
   if (p.keys > 1 && p.bias_column != 1) return "bias has a stride in its last dimension";
+  if (reinterpret_cast<uintptr_t>(p.bias) % kAlignment != 0) return "bias starts at no multiple of 16 bytes";
   if (p.bias_row < 0 || p.bias_head < 0 || p.bias_batch < 0) return "bias has a negative stride";
   // cuDNN has it in 16 bits only, and sums over broadcast dimensions by atomic additions, whose order is not fixed.
   if (backward && p.grad_bias != nullptr) return "grad_bias is f32";
@@ -81,6 +82,7 @@ std::string cudnn_refusal(const AttentionProblem& p, bool backward, int major) {
     const std::string reason = bias_refusal(p, backward);
     if (!reason.empty()) return reason;
   }
+  if (reinterpret_cast<uintptr_t>(p.lse) % kAlignment != 0) return "lse starts at no multiple of 16 bytes";
   if (p.lse != nullptr && !((p.queries == 1 || p.lse_row == 1) && (p.heads == 1 || p.lse_head == p.queries) &&
                             (p.batch == 1 || p.lse_batch == p.heads * p.queries))) {
     return "lse is not contiguous";

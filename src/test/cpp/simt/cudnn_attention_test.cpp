@@ -75,7 +75,8 @@ class MeanPlan : public CudnnPlan {
           continue;
         }
         for (int64_t i = 0; i < k_.queries; ++i) {
-          const int64_t visible = k_.mask == CudnnMask::none ? length : std::min<int64_t>(length, i + 1 + (k_.mask == CudnnMask::causal ? 0 : k_.keys - k_.queries));
+          const int64_t diagonal = i + 1 + (k_.mask == CudnnMask::causal ? 0 : k_.keys - k_.queries);
+          const int64_t visible = k_.mask == CudnnMask::none ? length : std::min<int64_t>(length, diagonal);
           for (int64_t d = 0; d < k_.dim; ++d) {
             float sum = 0;
             for (int64_t j = 0; j < visible; ++j) sum += value_of(at(kCudnnValue, k_.value, b, h, j)[d]);
@@ -303,6 +304,8 @@ TEST_F(CudnnAttention, RefusesWhatItsContractWouldNotHold) {
       {"bias is broadcast along", [&](Given& g) { with_bias(g), g.p.bias_size[2] = 1; }},
       {"another element type", [&](Given& g) { with_bias(g), g.p.bias_dtype = MOLFUSE_F16; }},
       {"grad_bias", [&](Given& g) { with_bias(g), g.p.grad_bias = bias.data(); }, true},
+      {"bias starts at no multiple", [&](Given& g) { with_bias(g), g.p.bias = bias.data() + 1; }},
+      {"lse starts at no multiple", [](Given& g) { g.p.lse = g.lse.data() + 1; }},
       {"lse is not contiguous", [](Given& g) { g.p.lse_row = 2; }},
       {"key starts at no multiple", [](Given& g) { g.p.key.data = static_cast<char*>(g.p.key.data) + 2; }},
       {"value has a stride that is no multiple", [](Given& g) { g.p.value.row = 66; }},

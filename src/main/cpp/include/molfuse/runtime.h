@@ -159,10 +159,11 @@ MOLFUSE_API molfuse_status molfuse_set_cpu_level(const char* level);
  * Chooses what computes molfuse_attention_forward and molfuse_attention_backward on a device in all later calls of the process; on the CPU
  * and for molfuse_attention_decode there is one choice only. MOLFUSE_ATTENTION_BACKEND in the environment does the same at load time.
  *  - "auto", the default: cuDNN for the problems that the library's table of measurements gives to it, if it is there and can do them
- *    exactly as documented, else this library's kernels.
+ *    as documented, else this library's kernels. No GPU has been measured yet: the table is empty.
  *  - "own": this library's kernels.
  *  - "cudnn": cuDNN, or MOLFUSE_UNSUPPORTED from the call with the reason: it is absent, or cannot do the problem.
- * A backward may follow a forward of the other backend.
+ * A backward may follow a forward of the other backend. With cuDNN and key_lengths, key and value rows past a sequence's end must be finite.
+ * MOLFUSE_CUDNN in the environment names the libcudnn to use, or its folder, or is "off".
  * @return MOLFUSE_INVALID_ARGUMENT for another word.
  */
 MOLFUSE_API molfuse_status molfuse_set_attention_backend(const char* backend);
