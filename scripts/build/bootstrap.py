@@ -272,7 +272,8 @@ class Cache:
                         if entry.startswith(("nvidia/cudnn/include/", "include/")) or (library and libraries):
                             archive.extract(entry, folder)
                 wheel.unlink()
-        root = self.folder(f"cudnn-{version}-{os.uname().machine}-{short_hash([requirement(name) for name in names] + [CUDNN_LIBRARIES])}", fill)
+        key = short_hash([requirement(name) for name in names] + [CUDNN_LIBRARIES])
+        root = self.folder(f"cudnn-{version}-{os.uname().machine}-{key}", fill)
         return {"MOLFUSE_CUDNN_INCLUDE": [root / "include", root / "nvidia/cudnn/include"],
                 "MOLFUSE_CUDNN_LIBRARIES": [root / "nvidia/cudnn/lib"] if libraries else []}
 
