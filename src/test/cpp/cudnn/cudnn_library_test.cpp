@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // libcudnn as it is found: what is wrong with each that cannot be used, and which plans the one of the build's wheel makes, for devices that
 // need not be there. What the plans compute is tested on GPUs (attention_device_test.cpp).
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -39,6 +40,13 @@ TEST(CudnnLibrary, SaysWhyOneCannotBeUsed) {
   expect_unusable(MOLFUSE_OLD_CUDNN, 90100, "cuDNN 9.1.0 was found, 9.15.1 or a newer 9 is needed");
   expect_unusable(MOLFUSE_NEXT_CUDNN, 100000, "cuDNN 10.0.0 was found");
   expect_unusable(MOLFUSE_BARE_CUDNN, 91900, "lacks cudnnCreate");
+}
+
+// Run by CTest a second time, without the library's path: libcudnn would end the process.
+TEST(CudnnLibrary, IsNotUsedWithoutCublas) {
+  if (*MOLFUSE_WHEEL_CUDNN == '\0') GTEST_SKIP() << "the build has no libcudnn for this platform";
+  if (dlopen("libcublasLt.so.13", RTLD_LAZY) != nullptr) GTEST_SKIP() << "there is a libcublasLt";
+  expect_unusable(MOLFUSE_WHEEL_CUDNN, 91900, "libcublasLt, which cuDNN 9.19.0 needs, was not found");
 }
 
 /// cuDNN's own description of a device, as much as attention's plans ask for.
