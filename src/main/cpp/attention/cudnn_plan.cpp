@@ -51,10 +51,11 @@ namespace {
 namespace fe = cudnn_frontend;
 using Tensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 
-/// Handles of each device. They are not given back: their memory is small, and at the process's end libcudnn may be gone first.
-class Handles {
+/// A handle of the device, of those that no other call uses. They are never destroyed: their memory is small, and at the process's end
+/// libcudnn may be gone first.
+class BorrowedHandle {
  public:
-  explicit Handles(int64_t device) : device_(device) {
+  explicit BorrowedHandle(int64_t device) : device_(device) {
     {
       const std::lock_guard<std::mutex> lock(mutex());
       std::vector<cudnnHandle_t>& free = idle()[device];
@@ -67,12 +68,12 @@ class Handles {
     const cudnnStatus_t status = cudnnCreate(&handle_);
     if (status != CUDNN_STATUS_SUCCESS) throw Error{MOLFUSE_INTERNAL_ERROR, std::string("cudnnCreate: ") + cudnnGetErrorString(status)};
   }
-  ~Handles() {
+  ~BorrowedHandle() {
     const std::lock_guard<std::mutex> lock(mutex());
     idle()[device_].push_back(handle_);
   }
-  Handles(const Handles&) = delete;
-  Handles& operator=(const Handles&) = delete;
+  BorrowedHandle(const BorrowedHandle&) = delete;
+  BorrowedHandle& operator=(const BorrowedHandle&) = delete;
   cudnnHandle_t get() const { return handle_; }
 
  private:
@@ -121,7 +122,7 @@ class Plan : public CudnnPlan {
       graph_.set_device_properties(properties);
       error = graph_.build_operation_graph();
     } else {
-      const Handles handle(key_.device);
+      const BorrowedHandle handle(key_.device);
       error = graph_.build_operation_graph(handle.get());
     }
     if (error.is_bad() || !good(graph_.create_execution_plans({fe::HeurMode_t::A}))) return error;
@@ -133,7 +134,7 @@ class Plan : public CudnnPlan {
   size_t workspace() const override { return static_cast<size_t>(workspace_); }
 
   void execute(void* stream, void* const (&memory)[kCudnnTensors], void* workspace) override {
-    const Handles handle(key_.device);
+    const BorrowedHandle handle(key_.device);
     cudnnStatus_t status = cudnnSetStream(handle.get(), static_cast<cudaStream_t>(stream));
     if (status != CUDNN_STATUS_SUCCESS) throw Error{MOLFUSE_INTERNAL_ERROR, std::string("cudnnSetStream: ") + cudnnGetErrorString(status)};
     std::unordered_map<int64_t, void*> named;
