@@ -106,6 +106,8 @@ def check(pick, generator, dtype, device):
     else:
         b, n, m = pick.choice((1, 2, 5)), pick.choice(sizes), pick.choice(sizes)
         m = n if pick.random() < 0.4 else m
+        if pick.random() < 0.1:  # so many that blocks share them
+            m = pick.choice((700, 1500))
         shape = []
         if pick.random() < 0.5:
             shape = [size if pick.random() < 0.6 else 1 for size in (b, h, n, m)]

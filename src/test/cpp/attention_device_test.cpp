@@ -29,7 +29,7 @@ Case with_everything() {
 
 TEST(AttentionDevice, EveryHeadSize) {
   int n = 0;
-  for (const int64_t dim : {8, 16, 32, 40, 64, 96, 128, 136, 256}) {
+  for (const int64_t dim : {8, 16, 32, 40, 64, 80, 96, 128, 136, 256}) {
     for (const int32_t dtype : {MOLFUSE_F32, MOLFUSE_BF16}) {
       Case c;
       c.dtype = dtype == MOLFUSE_BF16 && ++n % 2 == 0 ? MOLFUSE_F16 : dtype;
@@ -57,6 +57,85 @@ TEST(AttentionDevice, WithoutFeaturesAtTheEdgesOfTiles) {
       c.causal = dtype == MOLFUSE_BF16;
       check(c);
     }
+  }
+}
+
+/// Where blocks of queries do not fill the device, which has four multiprocessors in simulation and over a hundred else.
+TEST(AttentionDevice, FewQueriesShareOutManyKeys) {
+  if (!kOnDevice) GTEST_SKIP() << "for devices";
+  for (const auto& [queries, keys] : {std::pair<int64_t, int64_t>{3, 700}, {33, 520}, {70, 300}, {40, 257}}) {
+    for (const int32_t dtype : {MOLFUSE_F32, MOLFUSE_BF16}) {
+      Case c;
+      c.dtype = dtype;
+      c.batch = 1;
+      c.heads = 1;
+      c.queries = queries;
+      c.keys = keys;
+      c.dim = queries == 40 ? 256 : 24;
+      check(c);
+      c.causal = true;
+      c.dropout = 0.3;
+      c.radius = 9;
+      c.bias = {1, 1, queries, keys};
+      c.lengths = true;
+      c.empty_first = false;
+      c.gap = 5;
+      check(c);
+    }
+  }
+#if defined(MOLFUSE_SIMT)
+  Case c;
+  c.batch = c.heads = 1;
+  c.queries = 33;
+  c.keys = 520;
+  Problem problem(c, 1);
+  simt::reset_launches();
+  problem.run();
+  EXPECT_EQ(simt::launches(), 2 + 1 + 2 + 1);  // shares and their sum, row statistics, the same for query, key and value
+#endif
+}
+
+TEST(AttentionDevice, KeysOfSixteenWarps) {
+  if (!kOnDevice) GTEST_SKIP() << "for devices";
+  for (const auto& [keys, dim] : {std::pair<int64_t, int64_t>{129, 64}, {200, 24}, {256, 16}}) {
+    for (const int32_t dtype : {MOLFUSE_BF16, MOLFUSE_F16}) {
+      Case c;
+      c.dtype = dtype;
+      c.batch = 1;
+      c.heads = 2;
+      c.queries = dtype == MOLFUSE_F16 ? 20 : 35;
+      c.keys = keys;
+      c.dim = dim;
+      c.radius = 70;
+      c.causal = dtype == MOLFUSE_F16;
+      c.bias = {1, 2, c.queries, c.keys};
+      c.dropout = 0.2;
+      check(c);
+    }
+  }
+}
+
+TEST(AttentionDevice, Tf32WhereItIsAllowed) {
+  if (!kOnDevice) GTEST_SKIP() << "for devices";
+  for (const int64_t keys : {40, 90}) {
+    Case c = with_everything();
+    c.keys = keys;
+    c.bias = {1, c.heads, c.queries, c.keys};
+    c.fixed_lengths = {keys, 31};
+    Problem exact(c, 1);
+    c.tf32 = true;
+    Problem problem(c, 1);
+    const Results whole = exact.run(), got = problem.run(), reference = problem.reference(false);
+    const auto compare = [&](std::vector<double> Results::*of, const char* name) {
+      EXPECT_GT(max_difference(got.*of, whole.*of), 0) << name << ": the flag changes nothing";
+      EXPECT_LE(max_difference(got.*of, reference.*of), 1e-2) << name;
+      EXPECT_LE(max_difference(whole.*of, reference.*of), 1e-4) << name;
+    };
+    compare(&Results::out, "out");
+    compare(&Results::grad_query, "grad_query");
+    compare(&Results::grad_key, "grad_key");
+    compare(&Results::grad_value, "grad_value");
+    compare(&Results::grad_bias, "grad_bias");
   }
 }
 

@@ -19,6 +19,9 @@ struct Case {
   int threads = 2;  // small work would not get them by itself
   std::vector<int64_t> fixed_lengths;
   int64_t gap = -1;  // elements between rows; -1: 8 if permuted, else none
+  int64_t first_batch = 0;  // counted from there in dropout's counter of the formula
+  bool bias_wide = false;   // f32 beside operands of 16 bits
+  bool tf32 = false;        // allowed
   bool empty_first = true;  // random lengths: none of the first sequence's keys is seen
 
   std::string text() const {
@@ -28,6 +31,9 @@ struct Case {
       s += " bias";
       for (const int64_t n : bias) s += " " + std::to_string(n);
     }
+    if (bias_wide) s += " wide";
+    if (scale != 0) s += " scale " + std::to_string(scale);
+    if (gap >= 0) s += " gap " + std::to_string(gap);
     return s + (lengths ? " lengths" : "") + (causal ? " causal" : "") + (permuted ? " permuted" : "") + " p" + std::to_string(dropout);
   }
 };
@@ -67,7 +73,7 @@ struct Problem {
     key = TestTensor::random(random, c.dtype, {c.batch, c.heads, c.keys, c.dim}, order, gap);
     value = TestTensor::random(random, c.dtype, {c.batch, c.heads, c.keys, c.dim}, order, gap);
     grad_out = TestTensor::random(random, c.dtype, {c.batch, c.heads, c.queries, c.dim}, order, gap);
-    if (!c.bias.empty()) bias = TestTensor::random(random, c.dtype, c.bias, {}, c.permuted ? 3 : 0);
+    if (!c.bias.empty()) bias = TestTensor::random(random, c.bias_wide ? wide() : c.dtype, c.bias, {}, c.permuted ? 3 : 0);
     if (c.radius >= 0) relative = TestTensor::random(random, c.dtype, {c.heads, 2 * c.radius + 1});
     if (c.lengths) {
       lengths = TestTensor(MOLFUSE_I64, {c.batch});
@@ -103,7 +109,8 @@ struct Problem {
     TestTensor out(c.dtype, query.sizes(), order, gap), lse(wide(), {c.batch, c.heads, c.queries});
     TestTensor grad_query(c.dtype, query.sizes(), order, gap), grad_key(c.dtype, key.sizes(), order, gap),
         grad_value(c.dtype, key.sizes(), order, gap), grad_bias, grad_relative;
-    const auto execution = execution_here(c.threads);
+    auto execution = execution_here(c.threads);
+    execution.allow_tf32 = c.tf32;
     a.out = out.view();
     a.lse = lse.view();
     EXPECT_EQ(molfuse_attention_forward(&a, &execution), MOLFUSE_OK) << molfuse_last_error();
@@ -179,8 +186,8 @@ struct Problem {
           for (int64_t j = 0; j < limit; ++j) {
             p[static_cast<size_t>(j)] = r(p[static_cast<size_t>(j)] / sum);
             if (c.dropout > 0) {
-              const auto words = Philox::words(static_cast<uint32_t>(j / 4), static_cast<uint32_t>(i), static_cast<uint32_t>(b * c.heads + h),
-                                               static_cast<uint32_t>(kOffset), kSeed);
+              const auto words = Philox::words(static_cast<uint32_t>(j / 4), static_cast<uint32_t>(i),
+                                               static_cast<uint32_t>((c.first_batch + b) * c.heads + h), static_cast<uint32_t>(kOffset), kSeed);
               keep[static_cast<size_t>(j)] = words[static_cast<size_t>(j % 4)] >= threshold ? 1 / (1 - c.dropout) : 0;
             }
           }
@@ -220,6 +227,13 @@ struct Problem {
   }
 };
 
+/// The largest number, at least 1: a type's small tolerance is for values around one.
+inline double size_of(const std::vector<double>& values) {
+  double size = 1;
+  for (const double v : values) size = std::max(size, std::fabs(v));
+  return size;
+}
+
 inline void check(const Case& c, uint64_t seed = 1) {
   SCOPED_TRACE(c.text());
   Problem problem(c, seed);
@@ -229,11 +243,14 @@ inline void check(const Case& c, uint64_t seed = 1) {
   EXPECT_TRUE(accepted(got.lse, eager.lse, exact.lse, c.dtype == MOLFUSE_F64 ? 1e-12 : 4e-6)) << "lse";
   // Sums over many rows grow with their number; the eager error grows along, the small tolerance by its square root.
   const double sum_atol = atol * std::sqrt(static_cast<double>(c.queries * c.batch * c.heads));
-  EXPECT_TRUE(accepted(got.grad_query, eager.grad_query, exact.grad_query, atol)) << "grad_query";
-  EXPECT_TRUE(accepted(got.grad_key, eager.grad_key, exact.grad_key, sum_atol)) << "grad_key";
-  EXPECT_TRUE(accepted(got.grad_value, eager.grad_value, exact.grad_value, sum_atol)) << "grad_value";
-  EXPECT_TRUE(accepted(got.grad_bias, eager.grad_bias, exact.grad_bias, sum_atol)) << "grad_bias";
-  EXPECT_TRUE(accepted(got.grad_relative, eager.grad_relative, exact.grad_relative, sum_atol)) << "grad_relative";
+  EXPECT_TRUE(accepted(got.grad_query, eager.grad_query, exact.grad_query, atol * size_of(exact.grad_query))) << "grad_query";
+  EXPECT_TRUE(accepted(got.grad_key, eager.grad_key, exact.grad_key, sum_atol * size_of(exact.grad_key))) << "grad_key";
+  EXPECT_TRUE(accepted(got.grad_value, eager.grad_value, exact.grad_value, sum_atol * size_of(exact.grad_value))) << "grad_value";
+  double bias_terms = static_cast<double>(c.batch * c.heads * c.queries * c.keys);
+  for (const int64_t size : c.bias) bias_terms /= static_cast<double>(std::max<int64_t>(size, 1));
+  const double bias_atol = atol * std::sqrt(std::max(bias_terms, 1.0));
+  EXPECT_TRUE(accepted(got.grad_bias, eager.grad_bias, exact.grad_bias, bias_atol * size_of(exact.grad_bias))) << "grad_bias";
+  EXPECT_TRUE(accepted(got.grad_relative, eager.grad_relative, exact.grad_relative, sum_atol * size_of(exact.grad_relative))) << "grad_relative";
 }
 
 }  // namespace molfuse_test

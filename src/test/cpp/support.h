@@ -38,6 +38,11 @@ constexpr bool kSlow = true;  ///< the simulated device: fewer and smaller cases
 #else
 constexpr bool kSlow = false;
 #endif
+#if defined(MOLFUSE_SANITIZE)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
 
 #if defined(MOLFUSE_TEST_GPU)
 using Bytes = std::vector<unsigned char, gpu::Allocator<unsigned char>>;
@@ -61,6 +66,7 @@ struct Execution : private molfuse_execution {
     stream = stream_here();
     num_threads = threads;
   }
+  using molfuse_execution::allow_tf32;
   using molfuse_execution::deterministic;
   using molfuse_execution::device_index;
   using molfuse_execution::num_threads;
@@ -332,15 +338,18 @@ inline double small_atol(int32_t dtype) {
   }
 }
 
+/// The order in which the simulated device takes its threads; nothing elsewhere.
+inline void schedule_by([[maybe_unused]] uint64_t seed) {
+#if defined(MOLFUSE_SIMT)
+  simt::settings().seed = seed;
+#endif
+}
+
 /// Runs body at each CPU level this machine has (a build with emulation counts 64-byte vectors in), then restores the best; on the simulated
 /// device with several scheduling seeds; on a GPU once.
 inline void at_each_level(const std::function<void(const std::string&)>& body) {
 #if defined(MOLFUSE_SIMT)
-#if defined(MOLFUSE_SANITIZE)
-  const uint64_t seeds = 1;  // the sanitizers follow every change of stack, which takes six times as long
-#else
-  const uint64_t seeds = 3;
-#endif
+  const uint64_t seeds = kSanitized ? 2 : 3;  // the sanitizers follow every change of stack, which takes six times as long
   for (uint64_t seed = 1; seed <= seeds; ++seed) {
     simt::settings().seed = seed;
     SCOPED_TRACE("scheduling seed " + std::to_string(seed));

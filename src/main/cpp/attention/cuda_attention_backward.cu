@@ -128,10 +128,10 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
     const unsigned char* queries = stages + tile % Plan::kStages * 2 * Plan::kStreamBytes;
     const unsigned char* grads = queries + Plan::kStreamBytes;
     float weights[kTiles][4], slopes[kTiles][4];
-    multiply_rows<T, DIM, kTiles>(weights, keys, own, queries);
+    multiply_rows<T, DIM, kTiles>(weights, keys, own, queries, args.tf32 != 0);
     const bool masked = at + Plan::kStream > s.queries || s.limit(args, at) < first + Plan::kRows;
     finish_scores<T, true, FEATURES>(weights, args, s, relative, first + own, at, masked);
-    multiply_rows<T, DIM, kTiles>(slopes, values, own, grads);
+    multiply_rows<T, DIM, kTiles>(slopes, values, own, grads, args.tf32 != 0);
     MOLFUSE_UNROLL
     for (int n = 0; n < kTiles; ++n) {
       uint32_t mask = 15;
@@ -146,8 +146,8 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
         weights[n][e] = keep ? weight : 0.0f;
       }
     }
-    if (args.grad_value.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_value, weights, grads, column);
-    if (args.grad_key.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_key, slopes, queries, column);
+    if (args.grad_value.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_value, weights, grads, column, args.tf32 != 0);
+    if (args.grad_key.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_key, slopes, queries, column, args.tf32 != 0);
     if (Plan::kStages == 1 && tile + 1 < end_tile) {
       sync_block();
       load_stage(tile + 1);
@@ -182,9 +182,9 @@ MOLFUSE_DEVICE void row_slopes(float (&slopes)[TILES][4], const Args& args, cons
                                const unsigned char* queries, const unsigned char* grads, const unsigned char* keys, const unsigned char* values,
                                RowStatistics (&row)[2], int own, int first, int first_key, bool masked, bool whole) {
   float weights[TILES][4];
-  multiply_rows<T, DIM, TILES>(weights, queries, own, keys);
+  multiply_rows<T, DIM, TILES>(weights, queries, own, keys, args.tf32 != 0);
   finish_scores<T, false, FEATURES>(weights, args, s, relative, first + own, first_key, masked);
-  multiply_rows<T, DIM, TILES>(slopes, grads, own, values);
+  multiply_rows<T, DIM, TILES>(slopes, grads, own, values, args.tf32 != 0);
   MOLFUSE_UNROLL
   for (int n = 0; n < TILES; ++n) {
     uint32_t mask = 15;
@@ -218,13 +218,15 @@ MOLFUSE_DEVICE void row_slopes(float (&slopes)[TILES][4], const Args& args, cons
   }
 }
 
-/// parts: blocks that share the tiles of queries of a head, each with its own sums for relative_bias.
+/// parts: blocks that share the tiles of queries of a head, each with its own sums for relative_bias, as has each of the `splits` that share
+/// the keys.
 template <class T, int DIM, bool FEATURES>
 MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)) query_gradient(const Args args, int parts) {
   using Plan = BackwardPlan<T, DIM>;
   constexpr int kTiles = Plan::kStream / 8, kColumns = Plan::kQueryColumns;
   // What is not about columns is the affair of the first columns' blocks.
-  const int column = block_y() * kColumns;
+  constexpr int kColumnBlocks = DIM / kColumns;
+  const int column = block_y() % kColumnBlocks * kColumns, split = block_y() / kColumnBlocks;
   const bool sums_distances = args.relative_parts != nullptr && column == 0, writes_bias = args.grad_bias_direct != 0 && column == 0;
   unsigned char* queries = shared_memory();
   unsigned char* grads = queries + Plan::kResidentBytes;
@@ -236,7 +238,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
   if (args.relative_parts != nullptr) rest += Plan::kWarps * Plan::kDiagonalFloats;
   const float* relative = rest;
   if (args.relative_shared != 0) rest += distances;
-  float* global_sums = args.relative_parts + (static_cast<int64_t>(block_x()) * Plan::kWarps + warp) * distances;
+  float* global_sums = args.relative_parts + ((static_cast<int64_t>(block_x()) * args.splits + split) * Plan::kWarps + warp) * distances;
   float* sums = args.relative_parts_shared != 0 ? rest + warp * distances : global_sums;
   float low = 0, high = 0;
   const Sequence s = sequence_of(args, pair / args.heads, pair % args.heads);
@@ -248,7 +250,8 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
   }
   for (int first = part * Plan::kRows; first < s.queries; first += parts * Plan::kRows) {
     const KeyRange range = keys_of_rows(args, s, first, Plan::kRows);
-    const int count = (range.some + Plan::kStream - 1) / Plan::kStream;
+    const int tiles = (range.some + Plan::kStream - 1) / Plan::kStream;
+    const int begin = tiles * split / args.splits, count = tiles * (split + 1) / args.splits;
     auto load_stage = [&](int tile) {
       unsigned char* to = stages + tile % Plan::kStages * 2 * Plan::kStreamBytes;
       const int at = tile * Plan::kStream;
@@ -262,7 +265,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
                                                    s.queries, args.dim);
     load_tile<T, DIM, Plan::kRows, Plan::kThreads>(grads, args.grad_out, rows_of<const T>(args.grad_out, s, s.first_query), first,
                                                    s.first_row(args), s.queries, args.dim);
-    if (count > 0) load_stage(0);
+    if (begin < count) load_stage(begin);
     commit_copies();
     RowStatistics row[2];
     float factor[2];
@@ -273,7 +276,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
       factor[r] = row[r].log_sum == infinity() ? 0.0f : args.scale;
     }
     float grad_query[kColumns / 8][4] = {};
-    for (int tile = 0; tile < count; ++tile) {
+    for (int tile = begin; tile < count; ++tile) {
       const int first_key = tile * Plan::kStream;
       wait_copies<0>();
       sync_block();
@@ -281,7 +284,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
       const unsigned char* at = stages + tile % Plan::kStages * 2 * Plan::kStreamBytes;
       float slopes[kTiles][4];
       row_slopes<T, DIM, FEATURES>(slopes, args, s, relative, queries, grads, at, at + Plan::kStreamBytes, row, own, first, first_key,
-                                   first_key + Plan::kStream > range.all, count == 1);
+                                   first_key + Plan::kStream > range.all, tiles == 1);
       if constexpr (FEATURES) {
         if (writes_bias) {
           const auto position = Position<false>::of_lane(first + own, first_key);
@@ -299,7 +302,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
         }
         if (sums_distances) add_diagonals<false>(slopes, args, s, first + own, first_key, diagonals, sums, &low, &high);
       }
-      if (args.grad_query.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_query, slopes, at, column);
+      if (args.grad_query.data != nullptr) multiply_weights<T, DIM, kColumns>(grad_query, slopes, at, column, args.tf32 != 0);
       if (Plan::kStages == 1 && tile + 1 < count) {
         sync_block();
         load_stage(tile + 1);
@@ -309,12 +312,12 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
     for (int r = 0; r < 2; ++r) {
       // For the kernels that follow.
       const int at = first + own + lane / 4 + 8 * r;
-      if (count == 1 && lane % 4 == 0 && at < s.queries) store(&statistics_of(args, s)[at].delta, row[r].delta);
+      if (tiles == 1 && begin < count && lane % 4 == 0 && at < s.queries) store(&statistics_of(args, s)[at].delta, row[r].delta);
     }
     if constexpr (FEATURES) {
-      if (writes_bias) {
+      if (writes_bias && split == args.splits - 1) {
         // Keys that none of these rows sees.
-        const int seen = smaller(count * Plan::kStream, s.keys), hidden = s.keys - seen;
+        const int seen = smaller(tiles * Plan::kStream, s.keys), hidden = s.keys - seen;
         for (int n = thread_index(); n < hidden * Plan::kRows; n += Plan::kThreads) {
           const int i = first + n / hidden, j = seen + n % hidden;
           const BiasStrides& strides = args.grad_bias_strides;
@@ -326,13 +329,33 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
     }
     wait_copies<0>();
     sync_block();
-    if (args.grad_query.data != nullptr) {
+    if (args.grad_query.data != nullptr && args.splits > 1) {
+      MOLFUSE_UNROLL
+      for (int r = 0; r < 2; ++r) write_share(args, split, pair, first + own + lane / 4 + 8 * r, s.queries, column, r, grad_query);
+    } else if (args.grad_query.data != nullptr) {
       write_rows<T, kColumns>(grad_query, factor, queries + own * Plan::kRowBytes, args.grad_query,
                               rows_of<T>(args.grad_query, s, s.first_query), first + own, s.queries, column, args.dim);
     }
   }
   if constexpr (FEATURES) {
     if (sums_distances) finish_diagonals(args, sums, low, high, global_sums);
+  }
+}
+
+/// The gradient of query from its shares: a warp has a row.
+template <class T>
+MOLFUSE_KERNEL(kJoinThreads, 4) sum_shares(const Args args) {
+  const int64_t n = static_cast<int64_t>(block_x()) * (kJoinThreads / kWarp) + warp_index(), pairs = int64_t{args.batch} * args.heads;
+  if (n >= pairs * args.queries) return;
+  const int pair = static_cast<int>(n / args.queries), row = static_cast<int>(n % args.queries);
+  const Sequence s = sequence_of(args, pair / args.heads, pair % args.heads);
+  if (row >= s.queries) return;
+  const bool sees = load(&statistics_of(args, s)[row].log_sum) != infinity();
+  T* to = rows_of<T>(args.grad_query, s, s.first_query) + row * args.grad_query.row;
+  for (int column = lane_index(); column < args.dim; column += kWarp) {
+    float sum = 0;
+    for (int split = 0; split < args.splits; ++split) sum += load(share_row(args, split, n) + column);
+    store(to + column, from_float<T>(sees ? sum * args.scale : 0.0f));
   }
 }
 
@@ -542,18 +565,23 @@ void launch_query(Args args, const AttentionProblem& p, DeviceCall& call) {
   const int64_t pairs = p.batch * p.heads;
   int64_t parts = divide_up(p.queries, Plan::kRows);
   size_t shared = Plan::kTileBytes;
+  const int64_t column_blocks = DIM / Plan::kQueryColumns, rows = pairs * p.queries;
+  args.splits = splits_of(pairs * parts * column_blocks, Plan::kBlocks, p.keys, call);
+  if (args.splits > 1 && p.grad_query.data != nullptr) args.shares = call.scratch<float>(args.splits * rows * args.dim);
   if (p.grad_relative != nullptr) {
     // Each part has a row of sums for every warp: no more parts than fill the device.
     parts = std::max<int64_t>(1, std::min({parts, int64_t{64}, divide_up(int64_t{4} * call.device().multiprocessors, std::max<int64_t>(pairs, 1))}));
-    args.relative_parts = call.scratch<float>(pairs * parts * Plan::kWarps * (2 * p.radius + 1));
+    args.relative_parts = call.scratch<float>(pairs * parts * args.splits * Plan::kWarps * (2 * p.radius + 1));
     shared += Plan::kWarps * Plan::kDiagonalFloats * sizeof(float);
   }
   shared = place_relative(args, shared, call);
   if (p.grad_relative != nullptr) shared = place_relative_sums(args, Plan::kWarps, shared, call);
   const auto kernel = has_features(args) ? query_gradient<T, DIM, true> : query_gradient<T, DIM, kOneSet<T>>;
-  call.launch("attention query_gradient", kernel, Grid{pairs * parts, DIM / Plan::kQueryColumns, 1}, Plan::kThreads, shared, args,
+  call.launch("attention query_gradient", kernel, Grid{pairs * parts, column_blocks * args.splits, 1}, Plan::kThreads, shared, args,
               static_cast<int>(parts));
-  if (p.grad_relative != nullptr) reduce_relative(args, p, parts * Plan::kWarps, call);
+  constexpr int kJoinRows = kJoinThreads / kWarp;
+  if (args.shares != nullptr) call.launch("attention sum_shares", sum_shares<T>, Grid{divide_up(rows, kJoinRows), 1, 1}, kJoinThreads, 0, args);
+  if (p.grad_relative != nullptr) reduce_relative(args, p, parts * args.splits * Plan::kWarps, call);
 }
 
 template <class T, int DIM>
@@ -572,12 +600,12 @@ void launch_backward(Args args, const AttentionProblem& p, DeviceCall& call) {
   const bool over_any = p.grad_bias != nullptr && (p.bias_size[0] != p.batch || p.bias_size[1] != p.heads || p.bias_size[2] != p.queries ||
                                                    p.bias_size[3] != p.keys);
   args.grad_bias_direct = p.grad_bias != nullptr && !over_any;
-  const bool done = tiny_backward(args, p, call) || short_backward(args, p, call);
-  if (done && !over_any) return;
-  args.statistics = call.scratch<RowStatistics>(p.cu_q != nullptr ? p.heads * p.total_q : pairs * p.queries);
-  call.launch("attention row_statistics", row_statistics<T>, Grid{pairs * divide_up(p.queries, kStatisticsRows), 1, 1}, kStatisticsThreads, 0, args);
-  if (!done) {
-    // The first leaves better row sums for the others, where it can.
+  // Where all keys of a row are seen together, its sums come from the scores: better than from out, which is rounded.
+  if (over_any) args.statistics = call.scratch<RowStatistics>(pairs * p.queries);
+  if (!tiny_backward(args, p, call) && !short_backward(args, p, call)) {
+    if (!over_any) args.statistics = call.scratch<RowStatistics>(p.cu_q != nullptr ? p.heads * p.total_q : pairs * p.queries);
+    const Grid grid{pairs * divide_up(p.queries, kStatisticsRows), 1, 1};
+    call.launch("attention row_statistics", row_statistics<T>, grid, kStatisticsThreads, 0, args);
     launch_query<T, DIM>(args, p, call);
     launch_key_value<T, DIM>(args, p, call);
   }
@@ -588,8 +616,12 @@ using Launcher = void (*)(Args, const AttentionProblem&, DeviceCall&);
 
 template <class T>
 Launcher launcher_of(int64_t dim) {
+  if (dim <= 16) return launch_backward<T, 16>;
   if (dim <= 32) return launch_backward<T, 32>;
   if (dim <= 64) return launch_backward<T, 64>;
+  if constexpr (sizeof(T) == 2) {
+    if (dim <= 96 && dim > 64) return launch_backward<T, 96>;
+  }
   if (dim <= 128) return launch_backward<T, 128>;
   return launch_backward<T, 256>;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention on a GPU, forward: a warp has 16 queries, a block 64 or 32, or 16 where there are no more; tiles of keys and values pass through
-// shared memory, the next one on its way while one is worked on, with one barrier a tile. The softmax is online, in powers of two.
+// shared memory, the next one on its way while one is worked on, with one barrier a tile. The softmax is online, in powers of two. Where
+// blocks of queries do not fill the device, several share the keys of one, and a second kernel joins their sums.
 #include <algorithm>
 
 #include "attention/device.h"
@@ -37,10 +38,13 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
   // Under a causal mask the last rows see most: they go first.
   const int row_tiles = (args.queries + Plan::kRows - 1) / Plan::kRows;
   const int pair = block_x() / row_tiles, first = (row_tiles - 1 - block_x() % row_tiles) * Plan::kRows;
+  constexpr int kColumnBlocks = DIM / kColumns;
+  const int column = block_y() % kColumnBlocks * kColumns, split = block_y() / kColumnBlocks;
   const Sequence s = sequence_of(args, pair / args.heads, pair % args.heads);
   if (first >= s.queries) return;
   const KeyRange range = keys_of_rows(args, s, first, Plan::kRows);
-  const int count = (range.some + Plan::kKeys - 1) / Plan::kKeys;
+  const int tiles = (range.some + Plan::kKeys - 1) / Plan::kKeys;
+  const int begin = tiles * split / args.splits, count = tiles * (split + 1) / args.splits;
   const T* key = rows_of<const T>(args.key, s, s.first_key);
   const T* value = rows_of<const T>(args.value, s, s.first_key);
   auto load_stage = [&](int tile) {
@@ -52,14 +56,13 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
   load_tile<T, DIM, Plan::kRows, Plan::kThreads>(queries, args.query, rows_of<const T>(args.query, s, s.first_query), first,
                                                  s.first_row(args), s.queries, args.dim);
   if constexpr (FEATURES) load_relative<T>(args, s.head, relative, Plan::kThreads);
-  if (count > 0) load_stage(0);
+  if (begin < count) load_stage(begin);
   commit_copies();
 
   const int lane = lane_index(), own = 16 * warp_index();
-  const int column = block_y() * kColumns;
   float out[kColumns / 8][4] = {};
   float largest[2] = {-infinity(), -infinity()}, total[2] = {0, 0};
-  for (int tile = 0; tile < count; ++tile) {
+  for (int tile = begin; tile < count; ++tile) {
     wait_copies<0>();
     // Everyone is done with the tile before, whose place the next one takes.
     sync_block();
@@ -67,7 +70,7 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
     const unsigned char* at = stages + tile % 2 * 2 * Plan::kKeyBytes;
     const int first_key = tile * Plan::kKeys;
     float scores[kTiles][4];
-    multiply_rows<T, DIM, kTiles>(scores, queries, own, at);
+    multiply_rows<T, DIM, kTiles>(scores, queries, own, at, args.tf32 != 0);
     finish_scores<T, false, FEATURES>(scores, args, s, relative, first + own, first_key, first_key + Plan::kKeys > range.all);
     MOLFUSE_UNROLL
     for (int r = 0; r < 2; ++r) {
@@ -104,7 +107,7 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
         }
       }
     }
-    multiply_weights<T, DIM, kColumns>(out, scores, at + Plan::kKeyBytes, column);
+    multiply_weights<T, DIM, kColumns>(out, scores, at + Plan::kKeyBytes, column, args.tf32 != 0);
   }
   // The queries' copies, where there was no key to wait for.
   wait_copies<0>();
@@ -114,14 +117,53 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
   for (int r = 0; r < 2; ++r) {
     total[r] += shuffle_xor(total[r], 1);
     total[r] += shuffle_xor(total[r], 2);
+    if (args.splits > 1) {
+      const int row = first + own + lane / 4 + 8 * r;
+      write_share(args, split, pair, row, s.queries, column, r, out);
+      if (column == 0 && lane % 4 == 0 && row < s.queries) {
+        store(share_softmax(args, split, static_cast<int64_t>(pair) * args.queries + row), ShareSoftmax{largest[r], total[r]});
+      }
+      continue;
+    }
     factor[r] = total[r] == 0 ? 0.0f : args.keep_scale / total[r];
     const int row = first + own + lane / 4 + 8 * r;
     if (args.lse != nullptr && column == 0 && lane % 4 == 0 && row < s.queries) {
       store(lse_of(args, s) + row * args.lse_row, total[r] == 0 ? -infinity() : largest[r] * kLn2 + log(total[r]));
     }
   }
+  if (args.splits > 1) return;
   write_rows<T, kColumns>(out, factor, queries + own * Tile<T, DIM>::kRowBytes, args.out, rows_of<T>(args.out, s, s.first_query), first + own,
                           s.queries, column, args.dim);
+}
+
+/// Joins what blocks made of a row's keys each: a warp has a row.
+template <class T>
+MOLFUSE_KERNEL(kJoinThreads, 4) join_shares(const Args args) {
+  const int64_t n = static_cast<int64_t>(block_x()) * (kJoinThreads / kWarp) + warp_index(), pairs = int64_t{args.batch} * args.heads;
+  if (n >= pairs * args.queries) return;
+  const int pair = static_cast<int>(n / args.queries), row = static_cast<int>(n % args.queries), lane = lane_index();
+  const Sequence s = sequence_of(args, pair / args.heads, pair % args.heads);
+  if (row >= s.queries) return;
+  float largest = -infinity(), total = 0;
+  for (int split = 0; split < args.splits; ++split) largest = larger(largest, load(share_softmax(args, split, n)).largest);
+  const float shift = largest == -infinity() ? 0.0f : largest;
+  for (int split = 0; split < args.splits; ++split) {
+    const ShareSoftmax share = load(share_softmax(args, split, n));
+    total = fused_multiply_add(share.total, exp2_fast(share.largest - shift), total);
+  }
+  const float factor = total == 0 ? 0.0f : args.keep_scale / total;
+  T* to = rows_of<T>(args.out, s, s.first_query) + row * args.out.row;
+  for (int column = lane; column < args.dim; column += kWarp) {
+    float sum = 0;
+    for (int split = 0; split < args.splits; ++split) {
+      const float weight = exp2_fast(load(share_softmax(args, split, n)).largest - shift);
+      sum = fused_multiply_add(load(share_row(args, split, n) + column), weight, sum);
+    }
+    store(to + column, from_float<T>(factor == 0 ? 0.0f : sum * factor));
+  }
+  if (args.lse != nullptr && lane == 0) {
+    store(lse_of(args, s) + row * args.lse_row, total == 0 ? -infinity() : largest * kLn2 + log(total));
+  }
 }
 
 // ---- dispatch
@@ -131,10 +173,18 @@ void launch_forward(Args args, DeviceCall& call) {
   using Plan = ForwardPlan<T, DIM, SMALL>;
   const size_t shared = place_relative(args, Plan::kShared, call);
   const int64_t tiles = (args.queries + Plan::kRows - 1) / Plan::kRows;
-  const Grid grid{tiles * args.batch * args.heads, DIM / Plan::kColumns, 1};
+  const int64_t rows = int64_t{args.batch} * args.heads * args.queries, column_blocks = DIM / Plan::kColumns;
+  args.splits = splits_of(tiles * args.batch * args.heads * column_blocks, Plan::kBlocks, args.keys, call);
+  if (args.splits > 1) {
+    args.shares = call.scratch<float>(args.splits * rows * args.dim);
+    args.share_softmax = call.scratch<ShareSoftmax>(args.splits * rows);
+  }
+  const Grid grid{tiles * args.batch * args.heads, column_blocks * args.splits, 1};
   // f32 has one kernel, as its products take so long that the features' tests are not seen; and small blocks, which wait for memory.
   const auto kernel = has_features(args) ? forward_tiles<T, DIM, true, SMALL> : forward_tiles<T, DIM, sizeof(T) == 4 || SMALL, SMALL>;
   call.launch("attention forward_tiles", kernel, grid, Plan::kThreads, shared, args);
+  constexpr int kJoinRows = kJoinThreads / kWarp;
+  if (args.splits > 1) call.launch("attention join_shares", join_shares<T>, Grid{(rows + kJoinRows - 1) / kJoinRows, 1, 1}, kJoinThreads, 0, args);
 }
 
 using Launcher = void (*)(Args, DeviceCall&);
@@ -143,11 +193,18 @@ using Launcher = void (*)(Args, DeviceCall&);
 template <class T>
 Launcher launcher_of(int64_t dim, int64_t queries) {
   const bool small = queries <= 16;
+  if (dim <= 16) return small ? launch_forward<T, 16, true> : launch_forward<T, 16, false>;
   if (dim <= 32) return small ? launch_forward<T, 32, true> : launch_forward<T, 32, false>;
   if (dim <= 64) return small ? launch_forward<T, 64, true> : launch_forward<T, 64, false>;
+  if constexpr (sizeof(T) == 2) {
+    if (dim <= 96 && dim > 64) return small ? launch_forward<T, 96, true> : launch_forward<T, 96, false>;
+  }
   if (dim <= 128) return small ? launch_forward<T, 128, true> : launch_forward<T, 128, false>;
   return launch_forward<T, 256, false>;
 }
+
+/// A share has as many keys as are worth a block's start.
+constexpr int64_t kLeastShare = 128;
 
 Operand operand_of(const AttentionOperand& operand, int64_t element) {
   const int64_t chunk = 16 / element;
@@ -162,6 +219,12 @@ int32_t fitting(const char* name, int64_t value) {
 }
 
 }  // namespace
+
+int32_t splits_of(int64_t blocks, int per_multiprocessor, int64_t keys, const DeviceCall& call) {
+  const int64_t room = int64_t{per_multiprocessor} * call.device().multiprocessors;
+  if (blocks == 0 || 2 * blocks > room) return 1;
+  return static_cast<int32_t>(std::max<int64_t>(1, std::min(room / blocks, keys / kLeastShare)));
+}
 
 Args device_args(const AttentionProblem& p, DeviceCall& call) {
   if (p.dtype == MOLFUSE_F64) unsupported("attention: f64 is for the CPU only");
@@ -190,6 +253,7 @@ Args device_args(const AttentionProblem& p, DeviceCall& call) {
   args.keys = fitting("the number of keys", p.keys);
   args.dim = static_cast<int32_t>(p.dim);
   args.causal = p.causal;
+  args.tf32 = call.allow_tf32();
   args.lse = static_cast<float*>(p.lse);
   args.lse_batch = p.lse_batch;
   args.lse_head = p.lse_head;
@@ -211,6 +275,7 @@ Args device_args(const AttentionProblem& p, DeviceCall& call) {
   args.offset_low = p.offset_low;
   args.key_low = static_cast<uint32_t>(p.philox_key);
   args.key_high = static_cast<uint32_t>(p.philox_key >> 32);
+  args.splits = 1;
   args.report = call.report();
   return args;
 }

@@ -3,7 +3,8 @@
 // gradients of key and value in registers. Queries come by 32 or 16. Scores are made once, five products in all; the gradients of a step's scores
 // pass through shared memory to the warps, each of which then has a part of the gradient of those queries, whole: all keys are here, so
 // nothing is added up between blocks or steps. The sum of weights times their gradients, which the recomputation elsewhere takes from out,
-// is taken from the scores: out is not read, and where a row has one key only its gradient is exactly 0.
+// is taken from the scores, and so is the sum of weights, which lse gives no better than its own rounding: out is not read, and where a row
+// has one key only, or one that outweighs the others, the gradients of its scores are exactly 0.
 #include <algorithm>
 
 #include "attention/device.h"
@@ -15,25 +16,25 @@ namespace {
 template <class T, int DIM, int WARPS>
 struct ShortPlan {
   /// Queries at a time: fewer where the gradients of key and value leave few registers.
-  static constexpr int kStep = DIM * static_cast<int>(sizeof(T)) >= 256 ? 16 : 32, kStepTiles = kStep / 8, kHalves = kStep / 16;
+  static constexpr int kStep = DIM * static_cast<int>(sizeof(T)) >= 256 || WARPS == 16 ? 16 : 32, kStepTiles = kStep / 8, kHalves = kStep / 16;
   static constexpr int kWarps = WARPS, kThreads = WARPS * kWarp, kKeys = 16 * WARPS;
   static constexpr int kRowBytes = Tile<T, DIM>::kRowBytes;
   static constexpr int kKeyBytes = kKeys * kRowBytes;
   static constexpr int kStageBytes = kStep * kRowBytes;
   static constexpr int kSlopeBytes = kKeys * Tile<T, kStep>::kRowBytes;
-  static constexpr int kDeltaBytes = WARPS * kStep * static_cast<int>(sizeof(float));
+  static constexpr int kDeltaBytes = WARPS * kStep * 2 * static_cast<int>(sizeof(float));  // sums of weights, and times gradients
   static constexpr int kTileBytes = 2 * kKeyBytes + 4 * kStageBytes + kSlopeBytes + kStageBytes + kDeltaBytes;
   static constexpr int kDiagonalFloats = diagonal_floats(kStep);
   /// Columns of the gradient of 16 queries that a warp has, and that it takes at a time. Of 32 queries, every other warp has the second half.
-  static constexpr int kOwnColumns = DIM * kHalves / WARPS < 16 ? 16 : DIM * kHalves / WARPS;
-  static constexpr int kColumns = kOwnColumns < 32 ? kOwnColumns : 32;
-  static constexpr int kBlocks = WARPS == 8 ? 1 : WARPS == 2 ? 4 : DIM <= 32 && sizeof(T) == 2 ? 3 : 2;
+  static constexpr int kOwnColumns = (DIM * kHalves / WARPS + 15) / 16 * 16;
+  static constexpr int kColumns = kOwnColumns % 32 == 0 ? 32 : 16;
+  static constexpr int kBlocks = WARPS >= 8 ? 1 : WARPS == 2 ? (DIM <= 32 && sizeof(T) == 2 ? 6 : 4) : DIM <= 32 && sizeof(T) == 2 ? 3 : 2;
 };
 
 /// acc += the transpose of score gradients [key, query], 16 queries from `first` on, times columns of the keys.
 template <class T, int DIM, int COLUMNS, int STEP>
 MOLFUSE_DEVICE void multiply_slopes(float (&acc)[COLUMNS / 8][4], const unsigned char* slopes, int first, const unsigned char* keys, int column,
-                                    int length) {
+                                    int length, bool tf32) {
   using Slopes = Tile<T, STEP>;
   using Rows = Tile<T, DIM>;
   constexpr int kDepth = 32 / static_cast<int>(sizeof(T));
@@ -49,7 +50,7 @@ MOLFUSE_DEVICE void multiply_slopes(float (&acc)[COLUMNS / 8][4], const unsigned
     } else {
       load_matrices_transposed(bits, slopes + Slopes::offset(k + (lane & 7) + (lane >> 4 << 3), first / 8 + (lane >> 3 & 1)));
     }
-    const Left<T> a = left_of<T>(bits);
+    const Left<T> a = left_of<T>(bits, tf32);
     MOLFUSE_UNROLL
     for (int n = 0; n < COLUMNS / 8; n += 2) {
       uint32_t b[4];
@@ -62,8 +63,8 @@ MOLFUSE_DEVICE void multiply_slopes(float (&acc)[COLUMNS / 8][4], const unsigned
       } else {
         load_matrices_transposed(b, keys + Rows::offset(k + (lane & 15), column / 8 + n + (lane >> 4)));
       }
-      multiply<T>(acc[n], acc[n], a, b[0], b[1]);
-      multiply<T>(acc[n + 1], acc[n + 1], a, b[2], b[3]);
+      multiply<T>(acc[n], acc[n], a, b[0], b[1], tf32);
+      multiply<T>(acc[n + 1], acc[n + 1], a, b[2], b[3], tf32);
     }
   }
 }
@@ -81,7 +82,7 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
   float* deltas = reinterpret_cast<float*>(out_stage + Plan::kStageBytes);
   const int distances = 2 * args.radius + 1;
   const int lane = lane_index(), g = lane / 4, t = lane % 4, warp = warp_index(), own = 16 * warp;
-  float* rest = deltas + Plan::kWarps * kStep;
+  float* rest = deltas + Plan::kWarps * kStep * 2;
   float* diagonals = rest + warp * Plan::kDiagonalFloats;
   if (args.relative_parts != nullptr) rest += Plan::kWarps * Plan::kDiagonalFloats;
   float* relative = rest;
@@ -125,10 +126,10 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
     const unsigned char* queries = stages + step % 2 * 2 * Plan::kStageBytes;
     const unsigned char* grads = queries + Plan::kStageBytes;
     float weights[kStepTiles][4], slopes[kStepTiles][4];
-    multiply_rows<T, DIM, kStepTiles>(weights, keys, own, queries);
+    multiply_rows<T, DIM, kStepTiles>(weights, keys, own, queries, args.tf32 != 0);
     const bool masked = at + kStep > s.queries || s.limit(args, at) < own + 16;
     finish_scores<T, true, true>(weights, args, s, relative, own, at, masked);
-    multiply_rows<T, DIM, kStepTiles>(slopes, values, own, grads);
+    multiply_rows<T, DIM, kStepTiles>(slopes, values, own, grads, args.tf32 != 0);
     uint32_t keep = 0xFFFFu;  // a bit for each element
     if (args.threshold != 0) {
       keep = 0;
@@ -137,33 +138,54 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
     }
     MOLFUSE_UNROLL
     for (int n = 0; n < kStepTiles; ++n) {
-      float sum[2] = {0, 0};
+      float sum[2] = {0, 0}, total[2] = {0, 0};
       MOLFUSE_UNROLL
       for (int e = 0; e < 4; ++e) {
         weights[n][e] = exp2_fast(weights[n][e] - log_sum[n][e & 1]);
+        total[e & 1] += weights[n][e];
         slopes[n][e] = weights[n][e] == 0 || (keep >> (4 * n + e) & 1u) == 0 ? 0.0f : slopes[n][e] * args.keep_scale;
         sum[e & 1] = fused_multiply_add(weights[n][e], slopes[n][e], sum[e & 1]);
       }
       MOLFUSE_UNROLL
       for (int c = 0; c < 2; ++c) {
-        sum[c] += shuffle_xor(sum[c], 4);
-        sum[c] += shuffle_xor(sum[c], 8);
-        sum[c] += shuffle_xor(sum[c], 16);
+        MOLFUSE_UNROLL
+        for (int distance = 4; distance < kWarp; distance *= 2) {
+          sum[c] += shuffle_xor(sum[c], distance);
+          total[c] += shuffle_xor(total[c], distance);
+        }
       }
-      if (lane < 4) store(reinterpret_cast<Vector<float, 2>*>(deltas + warp * kStep + 8 * n + 2 * lane), Vector<float, 2>{{sum[0], sum[1]}});
+      if (lane < 4) {
+        store(reinterpret_cast<Vector<float, 4>*>(deltas + 2 * (warp * kStep + 8 * n + 2 * lane)),
+              Vector<float, 4>{{sum[0], total[0], sum[1], total[1]}});
+      }
     }
     sync_block();
     MOLFUSE_UNROLL
     for (int n = 0; n < kStepTiles; ++n) {
-      float delta[2] = {0, 0};
+      float delta[2] = {0, 0}, share[2] = {0, 0};
       MOLFUSE_UNROLL
       for (int w = 0; w < Plan::kWarps; ++w) {
-        const auto part = load(reinterpret_cast<const Vector<float, 2>*>(deltas + w * kStep + 8 * n + 2 * t));
-        delta[0] += part.item[0];
-        delta[1] += part.item[1];
+        const auto part = load(reinterpret_cast<const Vector<float, 4>*>(deltas + 2 * (w * kStep + 8 * n + 2 * t)));
+        MOLFUSE_UNROLL
+        for (int c = 0; c < 2; ++c) {
+          delta[c] += part.item[2 * c];
+          share[c] += part.item[2 * c + 1];
+        }
+      }
+      MOLFUSE_UNROLL
+      for (int c = 0; c < 2; ++c) {
+        share[c] = share[c] == 0 ? 0.0f : 1.0f / share[c];
+        delta[c] *= share[c];
+        const int i = at + 8 * n + 2 * t + c;
+        // For the kernel of a bias that is broadcast.
+        if (args.statistics != nullptr && warp == 0 && g == 0 && i < s.queries) {
+          store(statistics_of(args, s) + i, RowStatistics{log_sum[n][c], delta[c]});
+        }
       }
       MOLFUSE_UNROLL
       for (int e = 0; e < 4; ++e) {
+        // What is hidden stays 0, even if the sum is NaN.
+        weights[n][e] = weights[n][e] == 0 ? 0.0f : weights[n][e] * share[e & 1];
         slopes[n][e] = score_gradient(weights[n][e], slopes[n][e], delta[e & 1]);
         if ((keep >> (4 * n + e) & 1u) == 0) weights[n][e] = 0;
       }
@@ -178,8 +200,8 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
         }
       }
     }
-    multiply_weights<T, DIM, DIM>(grad_value, weights, grads, 0);
-    multiply_weights<T, DIM, DIM>(grad_key, slopes, queries, 0);
+    multiply_weights<T, DIM, DIM>(grad_value, weights, grads, 0, args.tf32 != 0);
+    multiply_weights<T, DIM, DIM>(grad_key, slopes, queries, 0, args.tf32 != 0);
     if (args.grad_bias_direct != 0) {
       const auto position = Position<true>::of_lane(own, at);
       const BiasStrides& strides = args.grad_bias_strides;
@@ -199,7 +221,7 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
     const int half = warp % Plan::kHalves * 16, begin = warp / Plan::kHalves * Plan::kOwnColumns, end = smaller(begin + Plan::kOwnColumns, DIM);
     for (int column = begin; column < end && args.grad_query.data != nullptr; column += kColumns) {
       float grad_query[kColumns / 8][4] = {};
-      multiply_slopes<T, DIM, kColumns, kStep>(grad_query, shared_slopes, half, keys, column, s.length);
+      multiply_slopes<T, DIM, kColumns, kStep>(grad_query, shared_slopes, half, keys, column, s.length, args.tf32 != 0);
       float factor[2];
       MOLFUSE_UNROLL
       for (int r = 0; r < 2; ++r) factor[r] = s.limit(args, at + half + g + 8 * r) > 0 ? args.scale : 0.0f;
@@ -247,18 +269,31 @@ bool launch_short(Args args, const AttentionProblem& p, DeviceCall& call) {
 
 using Launcher = bool (*)(Args, const AttentionProblem&, DeviceCall&);
 
-/// The table: by head size and the keys that 2, 4 or 8 warps have. Larger ones have no place in registers or shared memory.
+/// The table: by head size and the keys that 2, 4, 8 or 16 warps have. Larger ones have no place in registers or shared memory.
+template <class T, int DIM, int MOST>
+Launcher launcher_for(int64_t keys) {
+  if (keys > MOST) return nullptr;
+  if constexpr (MOST >= 256) {
+    if (keys > 128) return launch_short<T, DIM, 16>;
+  }
+  if constexpr (MOST >= 128) {
+    if (keys > 64) return launch_short<T, DIM, 8>;
+  }
+  if constexpr (DIM * sizeof(T) <= 128) {
+    if (keys <= 32) return launch_short<T, DIM, 2>;
+  }
+  return launch_short<T, DIM, 4>;
+}
 template <class T>
 Launcher launcher_of(int64_t dim, int64_t keys) {
-  if (keys > 128) return nullptr;
   if constexpr (sizeof(T) == 4) {
-    if (keys > 64) return nullptr;
-    if (dim <= 32) return keys <= 32 ? launch_short<T, 32, 2> : launch_short<T, 32, 4>;
-    return dim <= 64 ? launch_short<T, 64, 4> : nullptr;
+    return dim <= 32 ? launcher_for<T, 32, 64>(keys) : dim <= 64 ? launcher_for<T, 64, 64>(keys) : nullptr;
   } else {
-    if (dim <= 32) return keys <= 32 ? launch_short<T, 32, 2> : keys <= 64 ? launch_short<T, 32, 4> : launch_short<T, 32, 8>;
-    if (dim <= 64) return keys <= 32 ? launch_short<T, 64, 2> : keys <= 64 ? launch_short<T, 64, 4> : launch_short<T, 64, 8>;
-    return dim <= 128 && keys <= 64 ? launch_short<T, 128, 4> : nullptr;
+    if (dim <= 16) return launcher_for<T, 16, 256>(keys);
+    if (dim <= 32) return launcher_for<T, 32, 256>(keys);
+    if (dim <= 64) return launcher_for<T, 64, 256>(keys);
+    if (dim <= 96) return launcher_for<T, 96, 64>(keys);
+    return dim <= 128 ? launcher_for<T, 128, 64>(keys) : nullptr;
   }
 }
 

@@ -149,6 +149,9 @@ MOLFUSE_DEVICE void load_columns(ColumnForm<T, DIM>& to, const Operand& operand,
 
 // ---- scores
 
+/// All three products of f32, even where one would be allowed: these kernels wait for memory.
+constexpr bool kTf32 = false;
+
 /// Elements of a lane's scores. WHOLE: tile n has columns 8n + 2t, 8n + 2t + 1 of rows g and g + 8. Otherwise the one tile has columns 2t
 /// and 2t + 1 of row g, and 2t + 8 and 2t + 9 of row g + 8: nothing else can be on the diagonal.
 template <bool WHOLE>
@@ -164,9 +167,9 @@ MOLFUSE_DEVICE void add_products(RowProducts& to, const RowForm<CHUNKS>& left, c
   for (int c = 0; c < CHUNKS; ++c) {
     MOLFUSE_UNROLL
     for (int w = 0; w < 4; w += 2) {
-      const Left<T> a = left_of<T>({left.word[0][c][w], left.word[1][c][w], left.word[0][c][w + 1], left.word[1][c][w + 1]});
+      const Left<T> a = left_of<T>({left.word[0][c][w], left.word[1][c][w], left.word[0][c][w + 1], left.word[1][c][w + 1]}, kTf32);
       MOLFUSE_UNROLL
-      for (int n = 0; n < 2; ++n) multiply<T>(to.acc[n], to.small[n], a, right.word[n][c][w], right.word[n][c][w + 1]);
+      for (int n = 0; n < 2; ++n) multiply<T>(to.acc[n], to.small[n], a, right.word[n][c][w], right.word[n][c][w + 1], kTf32);
     }
   }
 }
@@ -323,10 +326,10 @@ MOLFUSE_DEVICE Weights<T> weights_of(const float (&w)[kTinyTiles<WHOLE>][4]) {
   if constexpr (sizeof(T) == 4) {
     MOLFUSE_UNROLL
     for (int n = 0; n < 2; ++n) {
-      weights.step[n] = left_of<T>({block[0][n].word[0], block[1][n].word[0], block[0][n].word[1], block[1][n].word[1]});
+      weights.step[n] = left_of<T>({block[0][n].word[0], block[1][n].word[0], block[0][n].word[1], block[1][n].word[1]}, kTf32);
     }
   } else {
-    weights.step[0] = left_of<T>({block[0][0].word[0], block[1][0].word[0], block[0][1].word[0], block[1][1].word[0]});
+    weights.step[0] = left_of<T>({block[0][0].word[0], block[1][0].word[0], block[0][1].word[0], block[1][1].word[0]}, kTf32);
   }
   return weights;
 }
@@ -370,7 +373,7 @@ MOLFUSE_DEVICE void weighted_columns_by_row(float (&acc)[TinyPlan<T, DIM>::kWide
       float product[4] = {};
       MOLFUSE_UNROLL
       for (int s = 0; s < kSteps; ++s) {
-        multiply<T>(product, product, weights.step[s], b[2 * s] & keep[2 * s], b[2 * s + 1] & keep[2 * s + 1]);
+        multiply<T>(product, product, weights.step[s], b[2 * s] & keep[2 * s], b[2 * s + 1] & keep[2 * s + 1], kTf32);
       }
       MOLFUSE_UNROLL
       for (int e = 0; e < 4; ++e) acc[j][e] = lane / 4 + 8 * (e >> 1) == row ? product[e] : acc[j][e];
@@ -391,7 +394,7 @@ MOLFUSE_DEVICE void weighted_columns(float (&acc)[TinyPlan<T, DIM>::kWide][4], c
     MOLFUSE_UNROLL
     for (int e = 0; e < 4; ++e) acc[j][e] = 0;
     MOLFUSE_UNROLL
-    for (int s = 0; s < kSteps; ++s) multiply<T>(acc[j], acc[j], weights.step[s], b[2 * s], b[2 * s + 1]);
+    for (int s = 0; s < kSteps; ++s) multiply<T>(acc[j], acc[j], weights.step[s], b[2 * s], b[2 * s + 1], kTf32);
     MOLFUSE_UNROLL
     for (int e = 0; e < 4; ++e) sum += acc[j][e];
   }
@@ -586,6 +589,11 @@ MOLFUSE_KERNEL((TinyPlan<T, DIM>::kThreads), (TinyPlan<T, DIM>::kBackwardBlocks)
     }
     delta += shuffle_xor(delta, 1);
     delta += shuffle_xor(delta, 2);
+    // For the kernel of a bias that is broadcast.
+    if (args.statistics != nullptr && lane_index() % 4 == 0 && rows.row[r] < s.queries) {
+      const float log_sum = total[r] == 0 ? infinity() : largest[r] + kLog2e * log(total[r]);
+      store(statistics_of(args, s) + rows.row[r], RowStatistics{log_sum, delta});
+    }
     MOLFUSE_UNROLL
     for (int n = 0; n < kTiles; ++n) {
       MOLFUSE_UNROLL

@@ -33,6 +33,11 @@ struct alignas(8) RowStatistics {
   float log_sum, delta;
 };
 
+/// Of the keys that a block has seen of a row: the largest score, times log2(e), and the sum of powers over it.
+struct alignas(8) ShareSoftmax {
+  float largest, total;
+};
+
 struct Args {
   Operand query, key, value, out, grad_out, grad_query, grad_key, grad_value, key_new, value_new;
   const int32_t *cu_q, *cu_k;
@@ -41,7 +46,7 @@ struct Args {
   int64_t lengths_stride;
   int32_t lengths_wide;
   int32_t batch, heads, queries, keys, dim;
-  int32_t causal;
+  int32_t causal, tf32;
   float* lse;
   int64_t lse_batch, lse_head, lse_row;
   const void* bias;
@@ -59,6 +64,10 @@ struct Args {
   float scale, scale_log2, keep_scale;
   uint32_t threshold, offset_low, key_low, key_high;
   RowStatistics* statistics;
+  /// Where a row's keys are shared by `splits` > 1 blocks: what each has summed, [splits][B * H * N][dim], and its softmax.
+  int32_t splits;
+  float* shares;
+  ShareSoftmax* share_softmax;
   unsigned long long* report;
 };
 
@@ -84,6 +93,9 @@ inline size_t place_relative_sums(Args& args, int warps, size_t shared, const De
   args.relative_parts_shared = bytes <= kRelativeBytes && shared + bytes <= call.device().shared_per_block;
   return shared + (args.relative_parts_shared != 0 ? bytes : 0);
 }
+
+/// Blocks that share the keys of a block of queries: one where `blocks` of them, so many to a multiprocessor, fill half of the device.
+int32_t splits_of(int64_t blocks, int per_multiprocessor, int64_t keys, const DeviceCall&);
 
 /// Adds up parts [B][H][parts][2R+1] to the gradient of relative_bias.
 void reduce_relative(const Args&, const AttentionProblem&, int64_t parts, DeviceCall&);
@@ -227,26 +239,33 @@ MOLFUSE_DEVICE void write_rows(const float (&acc)[COLUMNS / 8][4], const float (
   sync_warp();
 }
 
-// ---- products
+constexpr int kJoinThreads = 128;
 
-/// d += a b. The small products of f32 go to `small`, which may be d itself.
-template <class T>
-MOLFUSE_DEVICE void multiply(float (&d)[4], float (&small)[4], const Left<T>& a, uint32_t b0, uint32_t b1) {
-  if constexpr (sizeof(T) == 4) {
-    const float v0 = float_from_bits(b0), v1 = float_from_bits(b1);
-    const uint32_t part[2] = {to_tf32(v0), to_tf32(v1)};
-    const uint32_t rest[2] = {to_tf32(v0 - float_from_bits(part[0])), to_tf32(v1 - float_from_bits(part[1]))};
-    multiply_add_tf32(small, a.rest, part);
-    multiply_add_tf32(small, a.part, rest);
-    multiply_add_tf32(d, a.part, part);
-  } else {
-    multiply_add<T>(d, a.part, {b0, b1});
+/// Row n of B * H * N, as a block's share of it.
+MOLFUSE_DEVICE float* share_row(const Args& args, int split, int64_t n) {
+  return args.shares + (split * (int64_t{args.batch} * args.heads * args.queries) + n) * args.dim;
+}
+MOLFUSE_DEVICE ShareSoftmax* share_softmax(const Args& args, int split, int64_t n) {
+  return args.share_softmax + split * (int64_t{args.batch} * args.heads * args.queries) + n;
+}
+
+/// Writes a lane's part of a row of accumulators, element 2r and 2r + 1 of each tile, as a share.
+template <int TILES>
+MOLFUSE_DEVICE void write_share(const Args& args, int split, int pair, int row, int rows, int column, int r, const float (&acc)[TILES][4]) {
+  if (row >= rows) return;
+  float* to = share_row(args, split, static_cast<int64_t>(pair) * args.queries + row);
+  MOLFUSE_UNROLL
+  for (int n = 0; n < TILES; ++n) {
+    const int at = column + 8 * n + lane_index() % 4 * 2;
+    if (at < args.dim) store(reinterpret_cast<Vector<float, 2>*>(to + at), Vector<float, 2>{{acc[n][2 * r], acc[n][2 * r + 1]}});
   }
 }
 
+// ---- products
+
 /// Sets acc to the products of 16 rows of one tile, from row `row` on, with 8 * TILES rows of another.
 template <class T, int DIM, int TILES>
-MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* left, int row, const unsigned char* right) {
+MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* left, int row, const unsigned char* right, bool tf32) {
   using Rows = Tile<T, DIM>;
   const int lane = lane_index();
   MOLFUSE_UNROLL
@@ -264,13 +283,13 @@ MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* l
   for (int k = 0; k < Rows::kRowBytes / 32; ++k) {
     uint32_t bits[4];
     load_matrices(bits, left + Rows::offset(row + (lane & 15), 2 * k + (lane >> 4)));
-    const Left<T> a = left_of<T>(bits);
+    const Left<T> a = left_of<T>(bits, tf32);
     MOLFUSE_UNROLL
     for (int n = 0; n < TILES; n += 2) {
       uint32_t b[4];
       load_matrices(b, right + Rows::offset(8 * n + (lane & 7) + (lane >> 4 << 3), 2 * k + (lane >> 3 & 1)));
-      multiply<T>(acc[n], small[kApart ? n : 0], a, b[0], b[1]);
-      multiply<T>(acc[n + 1], small[kApart ? n + 1 : 0], a, b[2], b[3]);
+      multiply<T>(acc[n], small[kApart ? n : 0], a, b[0], b[1], tf32);
+      multiply<T>(acc[n + 1], small[kApart ? n + 1 : 0], a, b[2], b[3], tf32);
     }
   }
   if constexpr (kApart) {
@@ -286,7 +305,8 @@ MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* l
 /// COLUMNS columns from `column` on are taken. An accumulator is half a left fragment for 16-bit types; for f32 it is a whole one if its
 /// columns 2t and 2t+1 are called depths t and t+4 and right's rows are taken in that order.
 template <class T, int DIM, int COLUMNS, int TILES>
-MOLFUSE_DEVICE void multiply_weights(float (&acc)[COLUMNS / 8][4], const float (&weights)[TILES][4], const unsigned char* right, int column) {
+MOLFUSE_DEVICE void multiply_weights(float (&acc)[COLUMNS / 8][4], const float (&weights)[TILES][4], const unsigned char* right, int column,
+                                     bool tf32) {
   using Rows = Tile<T, DIM>;
   const int lane = lane_index(), g = lane / 4, t = lane % 4;
   constexpr int kStep = sizeof(T) == 4 ? 1 : 2;
@@ -304,7 +324,7 @@ MOLFUSE_DEVICE void multiply_weights(float (&acc)[COLUMNS / 8][4], const float (
       bits[2] = pack<T>(weights[s + 1][0], weights[s + 1][1]);
       bits[3] = pack<T>(weights[s + 1][2], weights[s + 1][3]);
     }
-    const Left<T> a = left_of<T>(bits);
+    const Left<T> a = left_of<T>(bits, tf32);
     MOLFUSE_UNROLL
     for (int n = 0; n < COLUMNS / 8; n += 2) {
       uint32_t b[4];
@@ -317,8 +337,8 @@ MOLFUSE_DEVICE void multiply_weights(float (&acc)[COLUMNS / 8][4], const float (
       } else {
         load_matrices_transposed(b, right + Rows::offset(8 * s + (lane & 15), column / 8 + n + (lane >> 4)));
       }
-      multiply<T>(acc[n], acc[n], a, b[0], b[1]);
-      multiply<T>(acc[n + 1], acc[n + 1], a, b[2], b[3]);
+      multiply<T>(acc[n], acc[n], a, b[0], b[1], tf32);
+      multiply<T>(acc[n + 1], acc[n + 1], a, b[2], b[3], tf32);
     }
   }
 }

@@ -61,6 +61,7 @@ class DeviceCall {
 
   const DeviceInfo& device() const { return *device_; }
   void* stream() const { return execution_.stream; }
+  bool allow_tf32() const { return execution_.allow_tf32 != 0; }
   bool deterministic() const { return execution_.deterministic != 0; }
 
   /// Device memory that is released, in the stream's order, when the call ends, however it ends. Aligned to kScratchAlignment; contents

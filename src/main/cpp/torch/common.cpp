@@ -136,6 +136,7 @@ Execution::Execution(const Tensor& tensor) {
     execution_.allocate = allocate_on_device;
     execution_.release = release_on_device;
     execution_.allocator_context = c10::GetAllocator(device.type());
+    execution_.allow_tf32 = at::globalContext().float32Precision(at::Float32Backend::CUDA, at::Float32Op::MATMUL) == at::Float32Precision::TF32;
   }
   execution_.deterministic = at::globalContext().deterministicAlgorithms() ? 1 : 0;
 }

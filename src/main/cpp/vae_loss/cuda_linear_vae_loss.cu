@@ -30,7 +30,7 @@ struct LinearKernelArgs {
   Rows hidden, weight, grad_hidden;  // of weight, token is the class; grad_hidden: data null if not wanted
   const void* bias;                  // null: none
   int64_t bias_step;
-  int32_t channels;
+  int32_t channels, tf32;
   int32_t backward;
   int32_t gradients;      // whether the gradient of hidden or of the weights is wanted
   float* lse;             // [tokens] between forward's kernels; null: loss.row_lse
@@ -221,6 +221,7 @@ MOLFUSE_DEVICE void write_weight_rows(const LinearKernelArgs& args, int64_t part
 /// Tokens through all classes.
 template <class PLAN, bool FUSED>
 MOLFUSE_KERNEL(kThreads, 1) linear_loss_rows(MOLFUSE_GRID_CONSTANT const LinearKernelArgs args) {
+  [[maybe_unused]] const bool tf32 = args.tf32 != 0;
   using T = typename PLAN::T;
   constexpr int kSize = PLAN::kSize, kTiles = PLAN::kTiles, kOutTiles = PLAN::kOutTiles;
   const bool backward = args.backward != 0;
@@ -288,7 +289,7 @@ MOLFUSE_KERNEL(kThreads, 1) linear_loss_rows(MOLFUSE_GRID_CONSTANT const LinearK
       for (int k0 = 0; any && k0 < classes; k0 += kSize) {
         weight = next_classes();
         clear(logits);
-        multiply_rows<T, PLAN::kDim, kTiles>(logits, hidden, place.row, weight, place.column);
+        multiply_rows<T, PLAN::kDim, kTiles>(logits, hidden, place.row, weight, place.column, tf32);
         MOLFUSE_UNROLL
         for (int r = 0; r < 2; ++r) {
           RowSoftmax here{-infinity(), 0.0f, 0x7FFFFFFF};
@@ -358,7 +359,7 @@ MOLFUSE_KERNEL(kThreads, 1) linear_loss_rows(MOLFUSE_GRID_CONSTANT const LinearK
       if (class_tiles > 1 || backward) {
         weight = next_classes();
         clear(logits);
-        multiply_rows<T, PLAN::kDim, kTiles>(logits, hidden, place.row, weight, place.column);
+        multiply_rows<T, PLAN::kDim, kTiles>(logits, hidden, place.row, weight, place.column, tf32);
       } else {
         sync_block();  // the rows' sums are there
       }
@@ -385,12 +386,14 @@ MOLFUSE_KERNEL(kThreads, 1) linear_loss_rows(MOLFUSE_GRID_CONSTANT const LinearK
       if constexpr (FUSED) {
         MOLFUSE_UNROLL
         for (int depth = 0; depth < kSize; depth += Left<T>::kDepth) {
-          multiply_columns<T, PLAN::kDim, kOutTiles>(out_weight, left_columns<T, kSize>(gradient, place.row, depth), hidden, depth, place.out_column);
+          multiply_columns<T, PLAN::kDim, kOutTiles>(out_weight, left_columns<T, kSize>(gradient, place.row, depth, tf32), hidden, depth, place.out_column,
+            tf32);
         }
       } else {
         MOLFUSE_UNROLL_BY(1)
         for (int depth = 0; depth < kSize; depth += Left<T>::kDepth) {
-          multiply_columns<T, PLAN::kDim, kOutTiles>(out, left_rows<T, kSize>(gradient, place.row, depth), weight, depth, place.out_column);
+          multiply_columns<T, PLAN::kDim, kOutTiles>(out, left_rows<T, kSize>(gradient, place.row, depth, tf32), weight, depth, place.out_column,
+            tf32);
         }
       }
     }
@@ -404,7 +407,7 @@ MOLFUSE_KERNEL(kThreads, 1) linear_loss_rows(MOLFUSE_GRID_CONSTANT const LinearK
         clear(out);
         MOLFUSE_UNROLL
         for (int depth = 0; any && depth < kSize; depth += Left<T>::kDepth) {
-          multiply_columns<T, PLAN::kDim, kHeld>(out, left_rows<T, kSize>(gradient, place.row, depth), weight, depth, column);
+          multiply_columns<T, PLAN::kDim, kHeld>(out, left_rows<T, kSize>(gradient, place.row, depth, tf32), weight, depth, column, tf32);
         }
         put_rows<PLAN, kHeld>(hidden, place.row, column, out, out_scale);
       }
@@ -458,6 +461,7 @@ MOLFUSE_KERNEL(kThreads, 1) linear_loss_rows(MOLFUSE_GRID_CONSTANT const LinearK
 /// A tile of classes through a part of the tokens: that part's share of the weight gradient.
 template <class PLAN>
 MOLFUSE_KERNEL(kThreads, 1) linear_loss_classes(MOLFUSE_GRID_CONSTANT const LinearKernelArgs args) {
+  [[maybe_unused]] const bool tf32 = args.tf32 != 0;
   using T = typename PLAN::T;
   constexpr int kSize = PLAN::kSize, kTiles = PLAN::kTiles, kOutTiles = PLAN::kOutTiles;
   const Shared<PLAN> shared;
@@ -493,7 +497,7 @@ MOLFUSE_KERNEL(kThreads, 1) linear_loss_classes(MOLFUSE_GRID_CONSTANT const Line
     // Classes are the rows here, and tokens the columns.
     float logits[kTiles][4];
     clear(logits);
-    multiply_rows<T, PLAN::kDim, kTiles>(logits, weight, place.row, hidden, place.column);
+    multiply_rows<T, PLAN::kDim, kTiles>(logits, weight, place.row, hidden, place.column, tf32);
     MOLFUSE_UNROLL
     for (int n = 0; n < kTiles; ++n) {
       MOLFUSE_UNROLL
@@ -514,7 +518,8 @@ MOLFUSE_KERNEL(kThreads, 1) linear_loss_classes(MOLFUSE_GRID_CONSTANT const Line
     sync_block();
     MOLFUSE_UNROLL
     for (int depth = 0; depth < kSize; depth += Left<T>::kDepth) {
-      multiply_columns<T, PLAN::kDim, kOutTiles>(out, left_rows<T, kSize>(gradient, place.row, depth), hidden, depth, place.out_column);
+      multiply_columns<T, PLAN::kDim, kOutTiles>(out, left_rows<T, kSize>(gradient, place.row, depth, tf32), hidden, depth, place.out_column,
+        tf32);
     }
   }
   wait_copies<0>();
@@ -655,6 +660,7 @@ LinearCall prepare(const LinearDeviceProblem& p, const LossArgs& a, DeviceCall& 
   LinearKernelArgs& args = c.args;
   args.loss = loss_kernel_args(a, p.targets, p.row_lse, p.nll, call);
   args.channels = static_cast<int32_t>(p.channels);
+  args.tf32 = call.allow_tf32();
   args.hidden = {p.hidden.data, p.hidden.stride[0], p.hidden.stride[1], p.channels == 1 ? 1 : p.hidden.stride[2], 0};
   args.weight = {p.weight.data, 0, p.weight.stride[0], p.channels == 1 ? 1 : p.weight.stride[1], 0};
   if (present(p.grad_hidden)) {

@@ -84,6 +84,9 @@ typedef struct molfuse_execution {
   void* (*allocate)(void* context, size_t bytes);
   void (*release)(void* context, void* memory);
   void* allocator_context;
+  /** Non-zero: matrix products of f32 on tensor cores may take their operands as tf32, 10 bits of mantissa, as
+      torch.backends.cuda.matmul.allow_tf32 has it: a third of the work. Otherwise their error is that of f32. Unused on the CPU. */
+  int32_t allow_tf32;
 } molfuse_execution;
 
 /**

@@ -4,6 +4,7 @@ package io.molfuse.cli;
 import io.molfuse.ops.Capabilities;
 import io.molfuse.ops.Molfuse;
 import io.molfuse.train.Threads;
+import org.bytedeco.pytorch.global.torch;
 import org.bytedeco.pytorch.global.torch.DeviceType;
 import picocli.CommandLine.Option;
 
@@ -25,7 +26,7 @@ final class DeviceOptions {
       names = "--device",
       paramLabel = "DEVICE",
       defaultValue = "auto",
-      description = "cpu, cuda, or auto (default: ${DEFAULT-VALUE}). The model runs on the CPU until all its operators have CUDA kernels.")
+      description = "cpu, cuda, or auto: cuda where it can be used (default: ${DEFAULT-VALUE}).")
   private Choice choice;
 
   @Option(
@@ -44,13 +45,26 @@ final class DeviceOptions {
     if (threads > 0) {
       Threads.set(threads);
     }
-    Capabilities capabilities = Molfuse.capabilities();
+    if (choice == Choice.CPU) {
+      return DeviceType.CPU;
+    }
+    String obstacle = obstacle(Molfuse.capabilities());
+    if (obstacle == null) {
+      return DeviceType.CUDA;
+    }
     if (choice == Choice.CUDA) {
-      throw new FailureException(
-          capabilities.cudaUsable()
-              ? "--device cuda: attention and the linear loss, which the model needs, have no CUDA kernels yet"
-              : "--device cuda: no GPU can be used: " + capabilities.cudaReason());
+      throw new FailureException("--device cuda: no GPU can be used: " + obstacle);
     }
     return DeviceType.CPU;
+  }
+
+  /** Why no GPU can be used; null if one can. */
+  private static String obstacle(Capabilities capabilities) {
+    if (!capabilities.cudaUsable()) {
+      return capabilities.cudaReason();
+    }
+    return torch.cuda_is_available()
+        ? null
+        : "libtorch sees none, as its CPU build does not; set MOLFUSE_GPU=1 to run on the CUDA build";
   }
 }

@@ -21,6 +21,7 @@ import io.molfuse.train.TrainingState;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.bytedeco.pytorch.Device;
 
 /** One sitting of a training run: shows what it does, trains, saves, and tries the model out. */
 final class TrainSession {
@@ -134,8 +135,15 @@ final class TrainSession {
         config.latent().size(),
         config.decoder().layers(),
         config.decoder().hidden());
-    console.say("machine    %d threads, %s", machine.cpuThreads(), machine.cpuVectorLevel());
+    console.say("machine    %d threads, %s%s", machine.cpuThreads(), machine.cpuVectorLevel(), gpu());
     console.say("output     %s", run.directory());
+  }
+
+  /** Which GPU the model is on, as the end of a line; empty on the CPU. */
+  private String gpu() {
+    try (Device device = model.device()) {
+      return device.is_cpu() ? "" : "; trains on " + Molfuse.cudaDevice(Math.max(0, device.index())).name();
+    }
   }
 
   private int interrupted(Trainer.Result result) {
