@@ -45,6 +45,10 @@ final class Native {
     run(() -> MolfuseNative.set_cpu_level(level));
   }
 
+  static void setAttentionBackend(String backend) {
+    run(() -> MolfuseNative.set_attention_backend(backend));
+  }
+
   static Tensor attention(Tensor query, Tensor key, Tensor value, Attention.Options o) {
     return call(
         () -> {
