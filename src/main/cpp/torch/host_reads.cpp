@@ -2,8 +2,9 @@
 // Counts the operators that take values to the host, by libtorch's observer of operators: each makes the host wait for a device.
 #include <ATen/record_function.h>
 
-#include <array>
+#include <algorithm>
 #include <cstring>
+#include <initializer_list>
 
 #include "torch/common.h"
 
@@ -13,25 +14,38 @@ namespace {
 struct Watch {
   int64_t watchers = 0;
   int64_t reads = 0;
+  int64_t depth = 0;  // operators that the present one is called by
   at::CallbackHandle handle{};
 };
 thread_local Watch watch;
 
-/// Whether the first two inputs are a destination on the CPU and a source elsewhere.
-bool copies_to_host(const at::RecordFunction& function) {
-  const auto inputs = function.inputs();
-  return inputs.size() >= 2 && inputs[0].isTensor() && inputs[1].isTensor() && inputs[0].toTensor().defined() &&
-         inputs[1].toTensor().defined() && inputs[0].toTensor().is_cpu() && !inputs[1].toTensor().is_cpu();
+bool is_one_of(const char* name, std::initializer_list<const char*> names) {
+  return std::any_of(names.begin(), names.end(), [&](const char* other) { return std::strcmp(name, other) == 0; });
 }
 
-std::unique_ptr<at::ObserverContext> observe(const at::RecordFunction& function) {
-  // Every reading of a number ends in the first; the others wait for a count or an answer.
-  static constexpr std::array reading = {"aten::_local_scalar_dense", "aten::equal", "aten::nonzero"};
-  for (const char* name : reading) {
-    if (std::strcmp(function.name(), name) == 0) ++watch.reads;
+/// Every reading of a number ends in the first; the others wait for a count or an answer.
+bool reads(const char* name) { return is_one_of(name, {"aten::_local_scalar_dense", "aten::equal", "aten::nonzero"}); }
+
+/// Names under which a caller reads a number, which are no reason of an operator's own.
+bool is_item(const char* name) { return is_one_of(name, {"aten::item", "aten::is_nonzero"}); }
+
+bool on_cpu(const c10::IValue& input) { return input.isTensor() && input.toTensor().defined() && input.toTensor().is_cpu(); }
+
+std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& function) {
+  const char* name = function.name();
+  const auto inputs = function.inputs();
+  if (reads(name)) {
+    // Kernels for the CPU look into tensors on the CPU; their counterparts for a device do not.
+    if (watch.depth == 0 || !(inputs.size() >= 1 && on_cpu(inputs[0]))) ++watch.reads;
+  } else if (std::strcmp(name, "aten::copy_") == 0) {
+    if (inputs.size() >= 2 && on_cpu(inputs[0]) && inputs[1].isTensor() && !on_cpu(inputs[1])) ++watch.reads;
   }
-  if (std::strcmp(function.name(), "aten::copy_") == 0 && copies_to_host(function)) ++watch.reads;
+  if (!reads(name) && !is_item(name)) ++watch.depth;
   return nullptr;
+}
+
+void end(const at::RecordFunction& function, at::ObserverContext*) {
+  if (!reads(function.name()) && !is_item(function.name())) --watch.depth;
 }
 
 }  // namespace
@@ -43,8 +57,9 @@ void count_host_reads(bool on) {
   auto& watch = torch_ops::watch;
   MOLFUSE_CHECK(on || watch.watchers > 0, "on: expected true, since this thread counts no reads, got false");
   if (on && watch.watchers++ == 0) {
+    watch.depth = 0;
     watch.handle = at::addThreadLocalCallback(
-        at::RecordFunctionCallback(torch_ops::observe).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
+        at::RecordFunctionCallback(torch_ops::begin, torch_ops::end).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
   } else if (!on && --watch.watchers == 0) {
     at::removeCallback(watch.handle);
   }

@@ -186,7 +186,8 @@ std::vector<int64_t> released_segments();
 void count_host_reads(bool on);
 
 /// Such operators so far in this thread while counting was on: each reading of a number (item), copy from a device to the CPU, equal and
-/// nonzero. Tensors on the CPU count, too, but for copies: so a test without a device sees what would wait for one.
+/// nonzero. Tensors on the CPU count, too, but for copies and for what operators' own CPU code reads: so a test without a device sees what
+/// would wait for one.
 int64_t host_reads();
 
 }  // namespace molfuse::torch_api
