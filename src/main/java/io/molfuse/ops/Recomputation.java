@@ -60,17 +60,16 @@ public final class Recomputation {
    *
    * @param inputs what the segment gets back in backward, any types; overwriting their values before that is an error that
    *     backward reports
-   * @param outputs computed from them without gradients
+   * @param outputs computed from them without gradients; stays the caller's
    * @param segment computes the gradients; belongs to this class from here on, whether or not this call succeeds
    * @return tensors with the outputs' memory, in order, that belong to the caller's innermost scope; floating-point ones require
    *     gradients
    */
-  public static List<Tensor> connect(List<Tensor> inputs, List<Tensor> outputs, Segment segment) {
+  public static List<Tensor> connect(List<Tensor> inputs, TensorVector outputs, Segment segment) {
     collect();
     long number = register(segment);
-    try (TensorVector in = Native.vector(inputs);
-        TensorVector out = Native.vector(outputs)) {
-      return List.of(Native.checkpointOutputs(in, out, number));
+    try (TensorVector in = Native.vector(inputs)) {
+      return List.of(Native.checkpointOutputs(in, Checks.open("outputs", outputs), number));
     } catch (RuntimeException | Error e) {
       // Should a node have been made and be gone again, it reports a number that is nobody's then.
       Segment unused = remove(number);

@@ -6,6 +6,7 @@ import io.molfuse.ops.Recomputation;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.UnaryOperator;
+import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.BoolOptional;
 import org.bytedeco.pytorch.GradMode;
 import org.bytedeco.pytorch.NoGradGuard;
@@ -46,7 +47,7 @@ public final class Checkpointing {
   private Checkpointing() {}
 
   /**
-   * Runs a segment. Without gradients enabled this only calls the function.
+   * Runs a segment. Without gradients enabled the function runs this once, and nothing is kept.
    *
    * @param inputs tensors of any type; unlike what the function captures they are kept for backward, also beyond their scope
    * @param function makes outputs of the inputs, the same number each time; what it returns may include inputs
@@ -54,22 +55,48 @@ public final class Checkpointing {
    */
   public static List<Tensor> run(List<Tensor> inputs, UnaryOperator<List<Tensor>> function) {
     if (!GradMode.is_enabled()) {
-      return function.apply(inputs);
+      return runOnce(inputs, function);
     }
     AutocastState autocast = AutocastState.current();
     RandomState random = RandomState.capture(inputs);
-    List<Tensor> outputs;
+    try (TensorVector outputs = new TensorVector()) {
+      try {
+        firstRun(inputs, function, outputs, autocast);
+      } catch (RuntimeException | Error e) {
+        random.close();
+        throw e;
+      }
+      return Recomputation.connect(inputs, outputs, new Rerun(function, outputs.size(), random, autocast.withoutCache()));
+    }
+  }
+
+  private static void firstRun(
+      List<Tensor> inputs, UnaryOperator<List<Tensor>> function, TensorVector outputs, AutocastState autocast) {
     try (NoGradGuard noGrad = new NoGradGuard()) {
       // A copy of a parameter that is cast here has no history, so the cache must not hand it to anyone else.
       autocast.withoutCache().apply();
-      outputs = List.copyOf(function.apply(inputs));
-    } catch (RuntimeException | Error e) {
-      random.close();
-      throw e;
+      call(inputs, function, outputs);
     } finally {
       autocast.apply();
     }
-    return Recomputation.connect(inputs, outputs, new Rerun(function, outputs.size(), random, autocast.withoutCache()));
+  }
+
+  private static List<Tensor> runOnce(List<Tensor> inputs, UnaryOperator<List<Tensor>> function) {
+    try (TensorVector outputs = new TensorVector()) {
+      call(inputs, function, outputs);
+      List<Tensor> handles = new ArrayList<>();
+      for (long i = 0; i < outputs.size(); i++) {
+        handles.add(new Tensor(outputs.get(i)));
+      }
+      return handles;
+    }
+  }
+
+  private static void call(List<Tensor> inputs, UnaryOperator<List<Tensor>> function, TensorVector outputs) {
+    // Without a scope of its own, the function's intermediate results would live as long as the step's.
+    try (PointerScope scope = new PointerScope()) {
+      function.apply(inputs).forEach(outputs::push_back);
+    }
   }
 
   /**
@@ -103,7 +130,7 @@ public final class Checkpointing {
     return Recomputation.pending();
   }
 
-  private record Rerun(UnaryOperator<List<Tensor>> function, int outputs, RandomState random, AutocastState autocast)
+  private record Rerun(UnaryOperator<List<Tensor>> function, long outputs, RandomState random, AutocastState autocast)
       implements Recomputation.Segment {
     @Override
     public void backward(TensorVector inputs, TensorVector gradOutputs, TensorVector gradInputs) {

@@ -51,31 +51,21 @@ class CheckpointingMemoryTest {
       }
     }
 
+    /** As a training step does it: one scope for all. */
     private static void pass(Tensor input, boolean checkpointed) {
-      // The loop's tensors must go when libtorch no longer needs them, so each has a scope of its own.
-      Tensor x = input;
-      for (int i = 0; i < SEGMENTS; i++) {
-        Tensor next = checkpointed ? Checkpointing.run(x, Peak::segment) : segment(x);
-        if (x != input) {
-          x.close();
-        }
-        x = next;
-      }
       try (PointerScope scope = new PointerScope()) {
-        Tensor loss = x.sum();
-        x.close();
-        loss.backward();
+        Tensor x = input;
+        for (int i = 0; i < SEGMENTS; i++) {
+          x = checkpointed ? Checkpointing.run(x, Peak::segment) : segment(x);
+        }
+        x.sum().backward();
       }
     }
 
     private static Tensor segment(Tensor x) {
       Tensor y = x;
       for (int i = 0; i < RESULTS; i++) {
-        Tensor next = y.sigmoid();
-        if (y != x) {
-          y.close();
-        }
-        y = next;
+        y = y.sigmoid();
       }
       return y;
     }
