@@ -21,13 +21,13 @@ import org.bytedeco.pytorch.TensorArrayRefOptional;
 import org.bytedeco.pytorch.TensorOptional;
 import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch;
-import org.bytedeco.pytorch.global.torch.DeviceType;
 import org.bytedeco.pytorch.global.torch.ScalarType;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.ExtendWith;
 
+/** On the device of {@link Here}. */
 @ExtendWith(OneThread.class)
 @SuppressWarnings("try")
 class CheckpointingTest {
@@ -52,7 +52,7 @@ class CheckpointingTest {
     final AtomicInteger calls = new AtomicInteger();
 
     static Tensor leaf(long... shape) {
-      return torch.randn(shape).mul(new Scalar(0.3)).set_requires_grad(true);
+      return Here.on(torch.randn(shape).mul(new Scalar(0.3))).set_requires_grad(true);
     }
 
     Tensor forward(Tensor x) {
@@ -86,22 +86,22 @@ class CheckpointingTest {
     assertSameAsPlain(
         block ->
             x -> {
-              try (Autocast region = Autocast.on(DeviceType.CPU, ScalarType.BFloat16)) {
+              try (Autocast region = Autocast.on(Here.TYPE, ScalarType.BFloat16)) {
                 return Checkpointing.run(x, block::forward);
               }
             },
         block ->
             x -> {
-              try (Autocast region = Autocast.on(DeviceType.CPU, ScalarType.BFloat16)) {
+              try (Autocast region = Autocast.on(Here.TYPE, ScalarType.BFloat16)) {
                 return block.forward(x);
               }
             },
         4);
-    try (Autocast region = Autocast.on(DeviceType.CPU, ScalarType.BFloat16)) {
+    try (Autocast region = Autocast.on(Here.TYPE, ScalarType.BFloat16)) {
       Tensor weight = Block.leaf(4, 4);
       Tensor out =
           Checkpointing.run(
-              torch.ones(2, 4).set_requires_grad(true),
+              Here.on(torch.ones(2, 4)).set_requires_grad(true),
               x -> {
                 Tensor y = torch.linear(x, weight, new TensorOptional());
                 seen.set(y.scalar_type().intern());
@@ -112,13 +112,13 @@ class CheckpointingTest {
       out.sum().backward();
     }
     assertThat(seen.get()).isEqualTo(ScalarType.BFloat16);
-    assertThat(torch.is_autocast_enabled(DeviceType.CPU)).isFalse();
+    assertThat(torch.is_autocast_enabled(Here.TYPE)).isFalse();
   }
 
   @Test
   void aWeightUsedInsideAndOutsideUnderAutocastGetsBothGradients() {
     Tensor weight = Block.leaf(4, 4);
-    Tensor x = torch.randn(3, 4);
+    Tensor x = Here.on(torch.randn(3, 4));
     // A cached copy of the weight would sum its gradients in 16 bits; checkpointing has a copy for each use.
     torch.set_autocast_cache_enabled(false);
     float[] plain = gradient(weight, () -> twice(x, weight, y -> torch.linear(y, weight, new TensorOptional())));
@@ -131,7 +131,7 @@ class CheckpointingTest {
   }
 
   private static Tensor twice(Tensor x, Tensor weight, UnaryOperator<Tensor> inner) {
-    try (Autocast region = Autocast.on(DeviceType.CPU, ScalarType.BFloat16)) {
+    try (Autocast region = Autocast.on(Here.TYPE, ScalarType.BFloat16)) {
       return torch.linear(inner.apply(x), weight, new TensorOptional()).to(ScalarType.Float).sum();
     }
   }
@@ -139,21 +139,26 @@ class CheckpointingTest {
   @Test
   void theGeneratorGoesOnAsIfTheSecondRunHadNotBeen() {
     Seeds.seedLibtorch(11);
-    Tensor x = torch.ones(2, 6, 16).set_requires_grad(true);
+    Tensor x = Here.on(torch.ones(2, 6, 16)).set_requires_grad(true);
     Tensor out = Checkpointing.run(x, y -> torch.dropout(y, 0.5, true));
-    Tensor next = torch.randn(3);
+    Tensor next = draw();
     out.sum().backward();
-    Tensor after = torch.randn(3);
+    Tensor after = draw();
     Seeds.seedLibtorch(11);
-    torch.dropout(torch.ones(2, 6, 16), 0.5, true);
-    assertThat(next.equal(torch.randn(3))).isTrue();
-    assertThat(after.equal(torch.randn(3))).isTrue();
+    torch.dropout(Here.on(torch.ones(2, 6, 16)), 0.5, true);
+    assertThat(next.equal(draw())).isTrue();
+    assertThat(after.equal(draw())).isTrue();
+  }
+
+  /** Of the device's generator. */
+  private static Tensor draw() {
+    return torch.rand_like(Here.on(torch.ones(3)));
   }
 
   @Test
   void parametersGetGradientsThoughNoInputRequiresOne() {
     Block block = new Block();
-    Tensor x = torch.randn(2, 6, 16);
+    Tensor x = Here.on(torch.randn(2, 6, 16));
     Checkpointing.run(x, block::forward).sum().backward();
     assertThat(block.calls).hasValue(2);
     assertThat(block.first.grad().abs().sum().item_float()).isPositive();
@@ -164,7 +169,7 @@ class CheckpointingTest {
   void severalInputsAndOutputsOfAnyType() {
     Tensor values = Block.leaf(4);
     Tensor unused = Block.leaf(2);
-    Tensor index = torch.tensor(new long[] {2, 0, 2});
+    Tensor index = Here.on(torch.tensor(new long[] {2, 0, 2}));
     List<Tensor> out =
         Checkpointing.run(
             List.of(values, index, unused),
@@ -182,7 +187,7 @@ class CheckpointingTest {
   void withoutGradientsTheFunctionJustRuns() {
     Block block = new Block();
     try (NoGradGuard noGrad = new NoGradGuard()) {
-      assertThat(Checkpointing.run(torch.randn(2, 6, 16), block::forward).requires_grad()).isFalse();
+      assertThat(Checkpointing.run(Here.on(torch.randn(2, 6, 16)), block::forward).requires_grad()).isFalse();
     }
     assertThat(block.calls).hasValue(1);
     assertThat(Checkpointing.pending()).isZero();
@@ -217,7 +222,7 @@ class CheckpointingTest {
         .isInstanceOf(RuntimeException.class)
         .hasMessageContaining("out of cheese")
         .satisfies(e -> assertThat(Recomputation.failure((RuntimeException) e)).isSameAs(thrown));
-    assertThat(torch.is_autocast_enabled(DeviceType.CPU)).isFalse();
+    assertThat(torch.is_autocast_enabled(Here.TYPE)).isFalse();
     assertThat(Checkpointing.recomputing()).isFalse();
     // Nothing is stuck after a failure.
     Tensor x = Block.leaf(3);
@@ -283,7 +288,7 @@ class CheckpointingTest {
     Tensor again = Checkpointing.run(x, Tensor::tanh).sum();
     again.backward();
     assertThatThrownBy(again::backward).hasMessageContaining("retain_graph");
-    Tensor written = torch.ones(3).mul(x);
+    Tensor written = Here.on(torch.ones(3)).mul(x);
     Tensor out = Checkpointing.run(written, Tensor::tanh).sum();
     try (NoGradGuard noGrad = new NoGradGuard()) {
       written.add_(new Scalar(1));
@@ -403,7 +408,7 @@ class CheckpointingTest {
 
   static float[] numbers(Tensor tensor) {
     float[] values = new float[(int) tensor.numel()];
-    Tensor row = tensor.detach().to(ScalarType.Float).contiguous();
+    Tensor row = tensor.detach().cpu().to(ScalarType.Float).contiguous();
     new org.bytedeco.javacpp.FloatPointer(row.data_ptr()).get(values);
     return values;
   }

@@ -20,13 +20,12 @@ import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptional;
 import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch;
-import org.bytedeco.pytorch.global.torch.DeviceType;
 import org.bytedeco.pytorch.global.torch.ScalarType;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
-/** Against the semantics of torch.amp.GradScaler. */
+/** Against the semantics of torch.amp.GradScaler, on the device of {@link Here}. */
 @SuppressWarnings("try")
 class GradScalerTest {
   private static final float INFINITE = Float.POSITIVE_INFINITY;
@@ -50,7 +49,7 @@ class GradScalerTest {
   /** A weight whose gradient is what the caller says. */
   private final class Model {
     final ParameterSet set = new ParameterSet();
-    final Tensor weight = set.parameter("weight", "g", Tensor.create(new float[] {0.5f, -1f, 2f}, 3));
+    final Tensor weight = set.parameter("weight", "g", Here.on(Tensor.create(new float[] {0.5f, -1f, 2f}, 3)));
     final AdamW optimizer = new AdamW(set, Map.of(), 0.1);
 
     Model() {
@@ -59,7 +58,7 @@ class GradScalerTest {
     }
 
     Tensor loss(float... gradient) {
-      return weight.mul(Tensor.create(gradient, gradient.length)).sum();
+      return weight.mul(Here.on(Tensor.create(gradient, gradient.length))).sum();
     }
 
     /** Parameters, moments and step counts. */
@@ -221,7 +220,7 @@ class GradScalerTest {
   void refusesFloat16Gradients() {
     ParameterSet set = new ParameterSet();
     open.add(set);
-    Tensor weight = set.parameter("weight", "g", torch.ones(3).to(ScalarType.Half));
+    Tensor weight = set.parameter("weight", "g", Here.on(torch.ones(3)).to(ScalarType.Half));
     AdamW optimizer = new AdamW(set, Map.of(), 0);
     open.add(optimizer);
     GradScaler scaler = scaler(GradScaler.options().initialScale(2));
@@ -287,8 +286,8 @@ class GradScalerTest {
   private static float[] tinyGradient(Model model, java.util.function.UnaryOperator<Tensor> scale) {
     model.optimizer.dropGradients();
     Tensor out;
-    try (Autocast region = Autocast.on(DeviceType.CPU, ScalarType.Half)) {
-      out = torch.linear(torch.ones(1, 3), model.weight.view(1, 3), new TensorOptional());
+    try (Autocast region = Autocast.on(Here.TYPE, ScalarType.Half)) {
+      out = torch.linear(Here.on(torch.ones(1, 3)), model.weight.view(1, 3), new TensorOptional());
       assertThat(out.scalar_type().intern()).isEqualTo(ScalarType.Half);
     }
     scale.apply(out.to(ScalarType.Float).sum().mul(new Scalar(1e-8))).backward();
@@ -298,8 +297,8 @@ class GradScalerTest {
   @Test
   void worksWithLibtorchsOptimizersAndAllTheirGroups() {
     GradScaler scaler = scaler(GradScaler.options().initialScale(16));
-    Tensor first = Tensor.create(new float[] {1f}, 1).set_requires_grad(true);
-    Tensor second = Tensor.create(new float[] {1f}, 1).set_requires_grad(true);
+    Tensor first = Here.on(Tensor.create(new float[] {1f}, 1)).set_requires_grad(true);
+    Tensor second = Here.on(Tensor.create(new float[] {1f}, 1)).set_requires_grad(true);
     SGD optimizer = new SGD(new TensorVector(first), new SGDOptions(0.5));
     optimizer.add_param_group(new OptimizerParamGroup(new TensorVector(second)));
     scaler.scale(first.mul(new Scalar(2)).add(second).sum()).backward();
