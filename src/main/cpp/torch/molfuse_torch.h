@@ -163,6 +163,33 @@ void fused_adamw_(const std::vector<at::Tensor>& params, const std::vector<at::T
 /// f64 [] if any gradient is f64) on the first gradient's device. norm_type 1, 2, any other positive number, or infinity.
 at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& grads, double max_norm, double norm_type);
 
+// ---- gradient checkpointing ------------------------------------------------------------------------------------------------
+
+/// Computes the gradients of a checkpointed segment in backward, by running the segment again: inputs are its inputs without history
+/// (those that required gradients do so again), grad_outputs has one gradient for each output, or an undefined tensor; grad_inputs gets
+/// one gradient for each input, or stays undefined. Called with gradients enabled, in the thread and on the stream that libtorch runs
+/// this node's backward on; what it throws, backward throws.
+typedef void (*recompute_callback)(int64_t segment, const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& grad_outputs,
+                                   std::vector<at::Tensor>& grad_inputs);
+
+/// outputs, computed from inputs without gradients, as results of a node of the graph whose backward calls recompute with the caller's
+/// number of the segment. Integer outputs have no history. The node saves the inputs, and nothing else.
+std::vector<at::Tensor> checkpoint_outputs(const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& outputs, int64_t segment,
+                                           recompute_callback recompute);
+
+/// Numbers of the segments that will not be called back any more, each once.
+std::vector<int64_t> released_segments();
+
+// ---- waiting for a device ----------------------------------------------------------------------------------------------------
+
+/// Begins or ends counting the operators called by this thread that take values of tensors to the host. Calls nest.
+void count_host_reads(bool on);
+
+/// Such operators so far in this thread while counting was on: each reading of a number (item), copy from a device to the CPU, equal and
+/// nonzero. Tensors on the CPU count, too, but for copies and for what operators' own CPU code reads: so a test without a device sees what
+/// would wait for one.
+int64_t host_reads();
+
 }  // namespace molfuse::torch_api
 
 #pragma GCC visibility pop

@@ -3,5 +3,15 @@
  * A training loop whose native memory does not grow: parameters, AdamW, learning rate schedules, batch sources read ahead by a
  * background thread, and checkpoints. Knows nothing of molecules: what is trained comes in as a
  * {@link io.molfuse.train.TrainingTask}.
+ *
+ * <p>Its parts also serve loops of one's own around any libtorch model:
+ *
+ * <ul>
+ *   <li>{@link io.molfuse.train.Precision}, {@link io.molfuse.train.Autocast} and {@link io.molfuse.train.GradScaler} for mixed precision
+ *   <li>{@link io.molfuse.train.BackendSettings} for the switches of libtorch, such as TF32
+ *   <li>{@link io.molfuse.train.ParameterGroups}, {@link io.molfuse.train.AdamW}, {@link io.molfuse.train.LearningRates},
+ *       {@link io.molfuse.train.GradientAccumulator} and {@link io.molfuse.train.WeightAverage} for the step
+ *   <li>{@link io.molfuse.train.Checkpointing} to trade time for memory
+ * </ul>
  */
 package io.molfuse.train;
