@@ -106,6 +106,11 @@ final class AcceleratorSide implements DeviceSide {
   }
 
   @Override
+  public int index() {
+    return device.index();
+  }
+
+  @Override
   public Tensor hostMemory(long bytes) {
     try (TensorOptions options = new TensorOptions(ScalarType.Byte);
         BoolOptional yes = new BoolOptional(true);

@@ -29,6 +29,11 @@ final class CpuSide implements DeviceSide {
   }
 
   @Override
+  public int index() {
+    return -1;
+  }
+
+  @Override
   public Tensor hostMemory(long bytes) {
     try (TensorOptions options = new TensorOptions(ScalarType.Byte)) {
       return torch.empty(new long[] {bytes}, options, null);

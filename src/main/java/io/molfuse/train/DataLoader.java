@@ -384,7 +384,7 @@ public final class DataLoader<B> implements BatchSource<B>, AutoCloseable {
     workers.close();
   }
 
-  private static void closeQuietly(Object batch) {
+  static void closeQuietly(Object batch) {
     if (batch instanceof AutoCloseable closeable) {
       try {
         closeable.close();

@@ -31,6 +31,9 @@ interface DeviceSide extends AutoCloseable {
 
   boolean isCpu();
 
+  /** Number of the device, -1 for the CPU. */
+  int index();
+
   /** Uninitialised host memory, uint8 [bytes], page-locked where that speeds copies up. */
   Tensor hostMemory(long bytes);
 

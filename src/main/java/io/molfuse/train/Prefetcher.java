@@ -16,7 +16,7 @@ final class Prefetcher<B> implements AutoCloseable {
   Prefetcher(BatchSource<B> source, long firstIndex, int ahead) {
     next = firstIndex;
     loader = source instanceof DataLoader<B> given ? given : null;
-    workers = loader == null ? new BatchWorkers<>("molfuse-batches", 1, ahead, true, batch -> {}) : null;
+    workers = loader == null ? new BatchWorkers<>("molfuse-batches", 1, ahead, true, DataLoader::closeQuietly) : null;
     pass = loader == null ? workers.start(plan(source, firstIndex)) : null;
   }
 

@@ -68,6 +68,7 @@ public final class StagingRing implements AutoCloseable {
       long bytes = 0;
       boolean complete = false;
       try (PointerScope scope = new PointerScope()) {
+        PerformanceMonitor.Span timed = monitor.beginCopy(side);
         for (Tensor tensor : tensors) {
           Tensor copy = side.copy(tensor);
           copy.retainReference();
@@ -75,6 +76,7 @@ public final class StagingRing implements AutoCloseable {
           bytes += tensor.nbytes();
         }
         side.recordCopies(arrived);
+        monitor.endCopy(timed);
         complete = true;
       } finally {
         if (!complete) {
@@ -119,6 +121,7 @@ public final class StagingRing implements AutoCloseable {
   private final Condition returned = lock.newCondition();
   private final ArrayDeque<Slot> waiting = new ArrayDeque<>();
   private final int slots;
+  private volatile PerformanceMonitor monitor = PerformanceMonitor.off();
   private boolean closed;
 
   /**
@@ -141,6 +144,17 @@ public final class StagingRing implements AutoCloseable {
     for (int i = 0; i < slots; i++) {
       waiting.add(new Slot());
     }
+  }
+
+  /**
+   * Times the copies.
+   *
+   * @param given what to tell
+   * @return this
+   */
+  public StagingRing monitor(PerformanceMonitor given) {
+    monitor = given;
+    return this;
   }
 
   /**

@@ -16,6 +16,7 @@ final class SlowSide implements DeviceSide {
   /** A point in the work of the thread. */
   final class Marker implements Event {
     private volatile CountDownLatch reached = new CountDownLatch(0);
+    private volatile long nanos;
 
     @Override
     public boolean done() {
@@ -57,6 +58,18 @@ final class SlowSide implements DeviceSide {
     this.honest = honest;
   }
 
+  /** Lets the stream do nothing until the latch is down. */
+  void holdUntil(CountDownLatch latch) {
+    enqueue(
+        () -> {
+          try {
+            latch.await();
+          } catch (InterruptedException e) {
+            // Let go.
+          }
+        });
+  }
+
   private void enqueue(Runnable work) {
     stream.execute(work);
   }
@@ -64,6 +77,11 @@ final class SlowSide implements DeviceSide {
   @Override
   public boolean isCpu() {
     return true;
+  }
+
+  @Override
+  public int index() {
+    return -1;
   }
 
   @Override
@@ -106,11 +124,17 @@ final class SlowSide implements DeviceSide {
   public void recordCopies(Event event) {
     CountDownLatch latch = new CountDownLatch(1);
     ((Marker) event).reached = latch;
-    enqueue(latch::countDown);
+    enqueue(
+        () -> {
+          ((Marker) event).nanos = System.nanoTime();
+          latch.countDown();
+        });
   }
 
   @Override
-  public void recordWork(Event event) {}
+  public void recordWork(Event event) {
+    recordCopies(event);
+  }
 
   @Override
   public void waitFor(Event event) {
@@ -129,7 +153,7 @@ final class SlowSide implements DeviceSide {
 
   @Override
   public double milliseconds(Event from, Event to) {
-    return 0;
+    return (((Marker) to).nanos - ((Marker) from).nanos) * 1e-6;
   }
 
   @Override
