@@ -60,6 +60,8 @@ final class BatchWorkers<B> implements AutoCloseable {
   private final boolean ordered;
   private final Consumer<B> release;
   private Pass<B> current;
+  /** Batches being made for passes that are over: they count, too, until they are released. */
+  private int stale;
   private boolean closed;
 
   BatchWorkers(String name, int count, int bound, boolean ordered, Consumer<B> release) {
@@ -104,6 +106,7 @@ final class BatchWorkers<B> implements AutoCloseable {
       if (pass != null) {
         left.addAll(pass.done.values());
         pass.done.clear();
+        stale += (int) (pass.issued - pass.taken - left.size());
       }
       ready.signalAll();
     } finally {
@@ -193,7 +196,7 @@ final class BatchWorkers<B> implements AutoCloseable {
   }
 
   private boolean hasRoom(Pass<B> pass) {
-    return pass != null && !pass.ended && pass.issued - pass.taken < bound;
+    return pass != null && !pass.ended && pass.issued - pass.taken + stale < bound;
   }
 
   private void makeOne(Pass<B> pass) {
@@ -218,16 +221,7 @@ final class BatchWorkers<B> implements AutoCloseable {
         failure = e;
       }
       if (job == null) {
-        lock.lock();
-        try {
-          pass.ended = true;
-          if (failure == null) {
-            pass.issued--;
-          }
-          ready.signalAll();
-        } finally {
-          lock.unlock();
-        }
+        end(pass, failure == null);
         if (failure == null) {
           return;
         }
@@ -239,7 +233,7 @@ final class BatchWorkers<B> implements AutoCloseable {
     boolean wanted;
     lock.lock();
     try {
-      wanted = pass == current && !closed;
+      wanted = pass == current;
       if (wanted) {
         pass.done.put(ticket, item);
         ready.signalAll();
@@ -249,6 +243,33 @@ final class BatchWorkers<B> implements AutoCloseable {
     }
     if (!wanted) {
       drop(item);
+      forget();
+    }
+  }
+
+  /** Nothing more is asked of the plan. Without a failure, the ticket that was drawn last is for nothing. */
+  private void end(Pass<B> pass, boolean withoutFailure) {
+    lock.lock();
+    try {
+      pass.ended = true;
+      if (withoutFailure) {
+        pass.issued--;
+        stale -= pass == current ? 0 : 1;
+      }
+      ready.signalAll();
+      room.signalAll();
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void forget() {
+    lock.lock();
+    try {
+      stale--;
+      room.signalAll();
+    } finally {
+      lock.unlock();
     }
   }
 

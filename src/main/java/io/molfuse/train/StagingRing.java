@@ -67,8 +67,9 @@ public final class StagingRing implements AutoCloseable {
       DeviceSide.Event arrived = side.newEvent(false);
       long bytes = 0;
       boolean complete = false;
+      PerformanceMonitor watching = monitor;
+      PerformanceMonitor.Span timed = watching.beginCopy(side);
       try (PointerScope scope = new PointerScope()) {
-        PerformanceMonitor.Span timed = monitor.beginCopy(side);
         for (Tensor tensor : tensors) {
           Tensor copy = side.copy(tensor);
           copy.retainReference();
@@ -76,9 +77,9 @@ public final class StagingRing implements AutoCloseable {
           bytes += tensor.nbytes();
         }
         side.recordCopies(arrived);
-        monitor.endCopy(timed);
         complete = true;
       } finally {
+        watching.endCopy(timed);
         if (!complete) {
           copies.forEach(Tensor::releaseReference);
           arrived.close();

@@ -327,6 +327,53 @@ class DataLoaderTest {
 
   @Test
   @Timeout(60)
+  void theBoundHoldsAlsoWhenEpochsAreLeft() throws InterruptedException {
+    AtomicInteger alive = new AtomicInteger();
+    AtomicInteger most = new AtomicInteger();
+    try (DataLoader<Long> loader =
+        DataLoader.of(
+                numbers(50, false),
+                (List<Long> samples) -> {
+                  most.accumulateAndGet(alive.incrementAndGet(), Math::max);
+                  Thread.sleep(samples.get(0) % 3);
+                  return samples.get(0);
+                })
+            .workers(4).prefetch(4).release(batch -> alive.decrementAndGet()).build()) {
+      for (long number = 0; number < 40; number++) {
+        try (DataLoader.Epoch<Long> epoch = loader.epoch(number)) {
+          for (long i = 0; i < number % 4; i++) {
+            // Before, as the room that next() makes may be used at once.
+            alive.decrementAndGet();
+            assertThat(epoch.next()).isEqualTo(i);
+          }
+        }
+      }
+    }
+    assertThat(most.get()).isBetween(3, 4);
+    assertThat(alive.get()).isZero();
+  }
+
+  @Test
+  @Timeout(60)
+  void aStreamIsShuffledByABuffer() throws InterruptedException {
+    List<List<Long>> orders = new ArrayList<>();
+    for (int seed = 0; seed < 2; seed++) {
+      try (DataLoader<List<Long>> loader =
+          DataLoader.of(stream(100, true).shuffled(20, seed), (List<Long> samples) -> samples).batchSize(100).build()) {
+        for (long number = 0; number < 2; number++) {
+          List<Long> order = flat(rest(loader.epoch(number)));
+          assertThat(order).containsExactlyInAnyOrderElementsOf(range(100)).isNotEqualTo(range(100));
+          // The first is one of the twenty that the buffer held.
+          assertThat(order.get(0)).isLessThan(20);
+          orders.add(order);
+        }
+      }
+    }
+    assertThat(orders).doesNotHaveDuplicates();
+  }
+
+  @Test
+  @Timeout(60)
   void aFailingDatasetIsTheConsumersFailure() throws InterruptedException {
     IOException cause = new IOException("the disk is gone");
     IndexedDataset<Long> failing =
