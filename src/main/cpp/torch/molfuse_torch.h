@@ -37,6 +37,19 @@ std::string info();
 /// multiprocessors, shared_memory_per_block, total_memory, driver_version, runtime_version. Device 0 may be asked for where there is none.
 std::string device_info(int64_t device);
 
+/// One JSON object about the memory of an accelerator, in bytes: allocated, reserved, peak_allocated and peak_reserved by libtorch's caching
+/// allocator, free and total as the driver says. Unsupported where there is no such device.
+std::string device_memory(int64_t device);
+
+/// Starts the peaks of device_memory again from what is in use now.
+void reset_peak_memory(int64_t device);
+
+/// Gives memory that libtorch's caching allocator holds but does not use back to the driver.
+void empty_device_cache(int64_t device);
+
+/// How busy a CUDA device was lately in percent of the time, by NVML, which is looked for at the first call; -1 if that is not known.
+int64_t device_utilization(int64_t device);
+
 /// Forces the CPU vector level of the process: "baseline", "avx2", "avx512" or "auto". For tests and measurements.
 void set_cpu_level(const std::string& level);
 

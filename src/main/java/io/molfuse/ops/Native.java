@@ -47,6 +47,22 @@ final class Native {
     run(() -> MolfuseNative.set_cpu_level(level));
   }
 
+  static String deviceMemory(int device) {
+    return string(() -> MolfuseNative.device_memory(device));
+  }
+
+  static void resetPeakMemory(int device) {
+    run(() -> MolfuseNative.reset_peak_memory(device));
+  }
+
+  static void emptyDeviceCache(int device) {
+    run(() -> MolfuseNative.empty_device_cache(device));
+  }
+
+  static long deviceUtilization(int device) {
+    return call(() -> MolfuseNative.device_utilization(device));
+  }
+
   static Tensor attention(Tensor query, Tensor key, Tensor value, Attention.Options o) {
     return call(
         () -> {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * A training loop whose native memory does not grow: parameters, AdamW, learning rate schedules, batch sources read ahead by a
- * background thread, and checkpoints. Knows nothing of molecules: what is trained comes in as a
- * {@link io.molfuse.train.TrainingTask}.
+ * A training loop whose native memory does not grow: parameters, AdamW, learning rate schedules, and checkpoints. Knows nothing of
+ * molecules: what is trained comes in as a {@link io.molfuse.train.TrainingTask}.
  *
  * <p>Its parts also serve loops of one's own around any libtorch model:
  *
@@ -12,6 +11,9 @@
  *   <li>{@link io.molfuse.train.ParameterGroups}, {@link io.molfuse.train.AdamW}, {@link io.molfuse.train.LearningRates},
  *       {@link io.molfuse.train.GradientAccumulator} and {@link io.molfuse.train.WeightAverage} for the step
  *   <li>{@link io.molfuse.train.Checkpointing} to trade time for memory
+ *   <li>data sets, samplers and a {@link io.molfuse.train.DataLoader} with threads of its own; page-locked buffers and a
+ *       {@link io.molfuse.train.StagingRing} that copies to a device beside the model
+ *   <li>{@link io.molfuse.train.PerformanceMonitor} and {@link io.molfuse.train.BatchSizeFinder}
  * </ul>
  */
 package io.molfuse.train;

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.molfuse.train;
+
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import java.util.concurrent.locks.Condition;
+import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.Consumer;
+
+/**
+ * Threads that make batches ahead of whoever takes them. They live through any number of passes over the data, of which one is under
+ * way at a time. Batches made or being made and not yet taken are never more than the bound.
+ *
+ * @param <B> a batch
+ */
+final class BatchWorkers<B> implements AutoCloseable {
+  /** A batch to make. */
+  record Job<B>(long epoch, long batch, Callable<B> maker) {}
+
+  /** A batch that was made. */
+  record Made<B>(long epoch, long batch, B value) {}
+
+  /** What to make, in this order. Used by one thread at a time. */
+  interface Plan<B> extends AutoCloseable {
+    /** The next batch to make, null at the end. */
+    Job<B> next() throws Exception;
+
+    @Override
+    default void close() {}
+  }
+
+  private record Item<B>(Made<B> made, Throwable failure) {}
+
+  /** One pass. Its fields belong to the lock, the plan to whoever holds {@link #claiming}. */
+  static final class Pass<B> {
+    private final Plan<B> plan;
+    private final ReentrantLock claiming = new ReentrantLock();
+    private final Map<Long, Item<B>> done = new HashMap<>();
+    private long issued;
+    private long taken;
+    private boolean ended;
+
+    private Pass(Plan<B> plan) {
+      this.plan = plan;
+    }
+  }
+
+  private static final long JOIN_MILLIS = 10_000;
+
+  private final ReentrantLock lock = new ReentrantLock();
+  private final Condition room = lock.newCondition();
+  private final Condition ready = lock.newCondition();
+  private final List<Thread> threads = new ArrayList<>();
+  private final String name;
+  private final int count;
+  private final int bound;
+  private final boolean ordered;
+  private final Consumer<B> release;
+  private Pass<B> current;
+  /** Batches being made for passes that are over: they count, too, until they are released. */
+  private int stale;
+  private boolean closed;
+
+  BatchWorkers(String name, int count, int bound, boolean ordered, Consumer<B> release) {
+    this.name = name;
+    this.count = count;
+    this.bound = bound;
+    this.ordered = ordered;
+    this.release = release;
+  }
+
+  /** Begins a pass; ends the one before. */
+  Pass<B> start(Plan<B> plan) {
+    Pass<B> pass = new Pass<>(plan);
+    stop();
+    lock.lock();
+    try {
+      if (closed) {
+        throw new IllegalStateException("the loader is closed");
+      }
+      current = pass;
+      while (threads.size() < count) {
+        Thread thread = new Thread(this::work, name + "-" + threads.size());
+        thread.setDaemon(true);
+        threads.add(thread);
+        thread.start();
+      }
+      room.signalAll();
+    } finally {
+      lock.unlock();
+    }
+    return pass;
+  }
+
+  /** Ends the pass under way and releases what it had ready. */
+  void stop() {
+    List<Item<B>> left = new ArrayList<>();
+    Pass<B> pass;
+    lock.lock();
+    try {
+      pass = current;
+      current = null;
+      if (pass != null) {
+        left.addAll(pass.done.values());
+        pass.done.clear();
+        stale += (int) (pass.issued - pass.taken - left.size());
+      }
+      ready.signalAll();
+    } finally {
+      lock.unlock();
+    }
+    left.forEach(this::drop);
+    if (pass != null) {
+      close(pass);
+    }
+  }
+
+  private boolean isClosed() {
+    lock.lock();
+    try {
+      return closed;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  boolean isCurrent(Pass<B> pass) {
+    lock.lock();
+    try {
+      return pass != null && pass == current;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  /** The next batch of a pass, null at its end. Throws what the thread threw that was to make it. */
+  Made<B> take(Pass<B> pass) throws Throwable {
+    Item<B> item;
+    lock.lockInterruptibly();
+    try {
+      Long ticket;
+      while ((ticket = available(pass)) == null) {
+        if (closed) {
+          throw new IllegalStateException("the loader is closed");
+        }
+        if (pass != current) {
+          throw new IllegalStateException("this pass is over, since it was closed or another one was begun");
+        }
+        if (pass.ended && pass.taken == pass.issued) {
+          return null;
+        }
+        ready.await();
+      }
+      item = pass.done.remove(ticket);
+      pass.taken++;
+      room.signalAll();
+    } finally {
+      lock.unlock();
+    }
+    if (item.failure != null) {
+      throw item.failure;
+    }
+    return item.made;
+  }
+
+  private Long available(Pass<B> pass) {
+    if (ordered) {
+      return pass.done.containsKey(pass.taken) ? (Long) pass.taken : null;
+    }
+    return pass.done.isEmpty() ? null : pass.done.keySet().iterator().next();
+  }
+
+  private void work() {
+    while (true) {
+      Pass<B> pass;
+      lock.lock();
+      try {
+        while (!closed && !hasRoom(current)) {
+          room.await();
+        }
+        if (closed) {
+          return;
+        }
+        pass = current;
+      } catch (InterruptedException e) {
+        // Only close() means it; a stray interrupt of a worker that waits changes nothing.
+        continue;
+      } finally {
+        lock.unlock();
+      }
+      makeOne(pass);
+    }
+  }
+
+  private boolean hasRoom(Pass<B> pass) {
+    return pass != null && !pass.ended && pass.issued - pass.taken + stale < bound;
+  }
+
+  private void makeOne(Pass<B> pass) {
+    long ticket;
+    Job<B> job = null;
+    Throwable failure = null;
+    // The order of tickets is that of the plan, so both are drawn at once.
+    pass.claiming.lock();
+    try {
+      lock.lock();
+      try {
+        if (closed || pass != current || !hasRoom(pass)) {
+          return;
+        }
+        ticket = pass.issued++;
+      } finally {
+        lock.unlock();
+      }
+      try {
+        job = pass.plan.next();
+      } catch (Throwable e) {
+        failure = e;
+      }
+      if (job == null) {
+        end(pass, failure == null);
+        if (failure == null) {
+          return;
+        }
+      }
+    } finally {
+      pass.claiming.unlock();
+    }
+    Item<B> item = failure != null ? new Item<>(null, failure) : make(job);
+    boolean wanted;
+    lock.lock();
+    try {
+      wanted = pass == current;
+      if (wanted) {
+        pass.done.put(ticket, item);
+        ready.signalAll();
+      }
+    } finally {
+      lock.unlock();
+    }
+    if (!wanted) {
+      drop(item);
+      forget();
+    }
+  }
+
+  /** Nothing more is asked of the plan. Without a failure, the ticket that was drawn last is for nothing. */
+  private void end(Pass<B> pass, boolean withoutFailure) {
+    lock.lock();
+    try {
+      pass.ended = true;
+      if (withoutFailure) {
+        pass.issued--;
+        stale -= pass == current ? 0 : 1;
+      }
+      ready.signalAll();
+      room.signalAll();
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void forget() {
+    lock.lock();
+    try {
+      stale--;
+      room.signalAll();
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private Item<B> make(Job<B> job) {
+    try {
+      return new Item<>(new Made<>(job.epoch, job.batch, job.maker.call()), null);
+    } catch (Throwable e) {
+      return new Item<>(null, e);
+    }
+  }
+
+  private void drop(Item<B> item) {
+    if (item.made != null) {
+      release.accept(item.made.value);
+    }
+  }
+
+  /** Whoever is reading from the plan finishes first. */
+  private void close(Pass<B> pass) {
+    if (isClosed()) {
+      // A thread that did not react to its interrupt may read for ever.
+      if (!pass.claiming.tryLock()) {
+        return;
+      }
+    } else {
+      pass.claiming.lock();
+    }
+    try {
+      pass.plan.close();
+    } catch (RuntimeException e) {
+      // What could not be closed was read to the end or is no longer wanted: nobody can do anything about it.
+    } finally {
+      pass.claiming.unlock();
+    }
+  }
+
+  /** Ends all threads, unless one does not react to an interrupt; it ends when its batch is done. */
+  @Override
+  public void close() {
+    List<Thread> ending;
+    lock.lock();
+    try {
+      closed = true;
+      room.signalAll();
+      ready.signalAll();
+      ending = new ArrayList<>(threads);
+      threads.clear();
+    } finally {
+      lock.unlock();
+    }
+    ending.forEach(Thread::interrupt);
+    boolean interrupted = false;
+    for (Thread thread : ending) {
+      try {
+        if (thread != Thread.currentThread()) {
+          thread.join(JOIN_MILLIS);
+        }
+      } catch (InterruptedException e) {
+        interrupted = true;
+      }
+    }
+    stop();
+    if (interrupted) {
+      Thread.currentThread().interrupt();
+    }
+  }
+}
