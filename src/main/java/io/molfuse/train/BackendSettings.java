@@ -149,7 +149,11 @@ public final class BackendSettings {
     require("cuDNN deterministic", cudnnDeterministic, device.usable() && cudnn, "a CUDA device and cuDNN", device);
     boolean lower = matmulPrecision != null && matmulPrecision != MatmulPrecision.HIGHEST;
     require(
-        "matmul precision " + word(matmulPrecision), lower, tf32 || oneDnn, "a CUDA device of compute capability 8.0 or newer, or oneDNN", device);
+        "matmul precision " + word(matmulPrecision),
+        lower,
+        tf32 || oneDnn,
+        "a CUDA device of compute capability 8.0 or newer, or oneDNN",
+        device);
     if (tf32Matmul != null && matmulPrecision != null && tf32Matmul != lower) {
       throw new IllegalArgumentException(
           "matmul precision " + word(matmulPrecision) + " contradicts tf32 for matrix products being " + (tf32Matmul ? "on" : "off"));
@@ -159,7 +163,9 @@ public final class BackendSettings {
   private static void require(String setting, Boolean wanted, boolean possible, String needed, CudaDevice device) {
     if (wanted != null && wanted && !possible) {
       String there =
-          device.usable() ? device.name() + " (compute capability " + device.computeCapability() + ")" : "no usable CUDA device: " + device.reason();
+          device.usable()
+              ? device.name() + " (compute capability " + device.computeCapability() + ")"
+              : "no usable CUDA device: " + device.reason();
       throw new IllegalArgumentException(setting + ": needs " + needed + ", but there is " + there);
     }
   }

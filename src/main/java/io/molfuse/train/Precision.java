@@ -91,7 +91,8 @@ public enum Precision {
   private Choice onCuda(CudaDevice device) {
     String where = device.name() + " (compute capability " + device.computeCapability() + ")";
     if (!device.usable()) {
-      throw new IllegalArgumentException("precision " + name().toLowerCase(Locale.ROOT) + ": the device cannot be used: " + device.reason());
+      throw new IllegalArgumentException(
+          "precision " + name().toLowerCase(Locale.ROOT) + ": the device cannot be used: " + device.reason());
     }
     boolean ampere = device.computeMajor() >= 8;
     return switch (this) {

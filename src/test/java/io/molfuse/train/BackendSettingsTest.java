@@ -104,7 +104,10 @@ class BackendSettingsTest {
     refuses(BackendSettings.unchanged().threads(1).tf32Matmul(true), NONE, "tf32 for matrix products: needs a CUDA device");
     refuses(BackendSettings.unchanged().threads(1).tf32Matmul(true), PrecisionTest.device(7, 5), "Test GPU (compute capability 7.5)");
     refuses(BackendSettings.unchanged().tf32Cudnn(true), NONE, "tf32 for cuDNN: needs a CUDA device");
-    refuses(BackendSettings.unchanged().cudnnBenchmark(true), NONE, "cuDNN benchmark: needs a CUDA device and cuDNN, but there is no usable CUDA device: no driver");
+    refuses(
+        BackendSettings.unchanged().cudnnBenchmark(true),
+        NONE,
+        "cuDNN benchmark: needs a CUDA device and cuDNN, but there is no usable CUDA device: no driver");
     refuses(BackendSettings.unchanged().cudnnDeterministic(true), NONE, "cuDNN deterministic");
     refuses(BackendSettings.unchanged().matmulPrecision(BackendSettings.MatmulPrecision.HIGH), NONE, "matmul precision high");
     refuses(
