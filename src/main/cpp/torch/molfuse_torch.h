@@ -37,8 +37,8 @@ std::string info();
 /// multiprocessors, shared_memory_per_block, total_memory, driver_version, runtime_version. Device 0 may be asked for where there is none.
 std::string device_info(int64_t device);
 
-/// One JSON object about the memory of an accelerator, in bytes: allocated, reserved, peak_allocated and peak_reserved by libtorch's caching
-/// allocator, free and total as the driver says. Unsupported where there is no such device.
+/// One JSON object about the memory of an accelerator, in bytes: allocated, reserved, peak_allocated and peak_reserved by libtorch's
+/// caching allocator, free and total as the driver says. Unsupported where there is no such device.
 std::string device_memory(int64_t device);
 
 /// Starts the peaks of device_memory again from what is in use now.

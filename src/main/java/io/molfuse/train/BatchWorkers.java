@@ -141,8 +141,8 @@ final class BatchWorkers<B> implements AutoCloseable {
     Item<B> item;
     lock.lockInterruptibly();
     try {
-      Long ticket;
-      while ((ticket = available(pass)) == null) {
+      Long ticket = null;
+      while (ticket == null) {
         if (closed) {
           throw new IllegalStateException("the loader is closed");
         }
@@ -152,7 +152,10 @@ final class BatchWorkers<B> implements AutoCloseable {
         if (pass.ended && pass.taken == pass.issued) {
           return null;
         }
-        ready.await();
+        ticket = available(pass);
+        if (ticket == null) {
+          ready.await();
+        }
       }
       item = pass.done.remove(ticket);
       pass.taken++;
@@ -233,7 +236,8 @@ final class BatchWorkers<B> implements AutoCloseable {
     boolean wanted;
     lock.lock();
     try {
-      wanted = pass == current;
+      // A batch that close() interrupted failed for no reason of its own.
+      wanted = pass == current && !closed;
       if (wanted) {
         pass.done.put(ticket, item);
         ready.signalAll();

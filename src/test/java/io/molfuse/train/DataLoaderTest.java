@@ -335,7 +335,13 @@ class DataLoaderTest {
                 numbers(50, false),
                 (List<Long> samples) -> {
                   most.accumulateAndGet(alive.incrementAndGet(), Math::max);
-                  Thread.sleep(samples.get(0) % 3);
+                  try {
+                    Thread.sleep(samples.get(0) % 3);
+                  } catch (InterruptedException e) {
+                    // The end of the loader: there is no batch to release.
+                    alive.decrementAndGet();
+                    throw e;
+                  }
                   return samples.get(0);
                 })
             .workers(4).prefetch(4).release(batch -> alive.decrementAndGet()).build()) {
