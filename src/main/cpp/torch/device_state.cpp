@@ -77,7 +77,8 @@ class Driver {
 
 std::string device_memory(int64_t device) {
   at::DeviceAllocator* const allocator = allocator_of(device);
-  const auto stats = allocator->getDeviceStats(checked_index(device));
+  // Before libtorch's first use of a device the allocator knows no device at all, and asking it is an error.
+  const auto stats = allocator->initialized() ? allocator->getDeviceStats(checked_index(device)) : c10::CachingDeviceAllocator::DeviceStats{};
   const auto [free, total] = allocator->getMemoryInfo(checked_index(device));
   constexpr auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
   std::string json = "{\"allocated\":" + std::to_string(stats.allocated_bytes[all].current);
@@ -89,9 +90,15 @@ std::string device_memory(int64_t device) {
   return json + "}";
 }
 
-void reset_peak_memory(int64_t device) { allocator_of(device)->resetPeakStats(checked_index(device)); }
+void reset_peak_memory(int64_t device) {
+  at::DeviceAllocator* const allocator = allocator_of(device);
+  if (allocator->initialized()) allocator->resetPeakStats(checked_index(device));
+}
 
-void empty_device_cache(int64_t device) { allocator_of(device)->emptyCache(); }
+void empty_device_cache(int64_t device) {
+  at::DeviceAllocator* const allocator = allocator_of(device);
+  if (allocator->initialized()) allocator->emptyCache();
+}
 
 int64_t device_utilization(int64_t device) {
   static const Driver driver;

@@ -38,7 +38,7 @@ std::string info();
 std::string device_info(int64_t device);
 
 /// One JSON object about the memory of an accelerator, in bytes: allocated, reserved, peak_allocated and peak_reserved by libtorch's
-/// caching allocator, free and total as the driver says. Unsupported where there is no such device.
+/// caching allocator (0 before its first use), free and total as the driver says. Unsupported where there is no such device.
 std::string device_memory(int64_t device);
 
 /// Starts the peaks of device_memory again from what is in use now.
@@ -49,6 +49,13 @@ void empty_device_cache(int64_t device);
 
 /// How busy a CUDA device was lately in percent of the time, by NVML, which is looked for at the first call; -1 if that is not known.
 int64_t device_utilization(int64_t device);
+
+/// uint8 [...] on the CPU: the state of libtorch's default generator of a CUDA device, or with -1 of the CPU. Taken between two draws of
+/// other threads, not within one.
+at::Tensor generator_state(int64_t device);
+
+/// Puts a state of generator_state back, for draws of all threads, and not within one.
+void set_generator_state(int64_t device, const at::Tensor& state);
 
 /// Forces the CPU vector level of the process: "baseline", "avx2", "avx512" or "auto". For tests and measurements.
 void set_cpu_level(const std::string& level);

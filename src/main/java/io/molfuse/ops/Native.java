@@ -63,6 +63,14 @@ final class Native {
     return call(() -> MolfuseNative.device_utilization(device));
   }
 
+  static Tensor generatorState(int device) {
+    return call(() -> MolfuseNative.generator_state(device));
+  }
+
+  static void setGeneratorState(int device, Tensor state) {
+    run(() -> MolfuseNative.set_generator_state(device, state));
+  }
+
   static Tensor attention(Tensor query, Tensor key, Tensor value, Attention.Options o) {
     return call(
         () -> {

@@ -31,9 +31,13 @@ import org.bytedeco.pytorch.global.torch;
  * the function depends on nothing that changes in between. A gradient that several parts of a model add to may be added in another
  * order. What else a function does, such as updating running statistics, happens twice: ask {@link #recomputing()}.
  *
- * <p>Parameters that the function uses without getting them as inputs receive their gradients as in any backward. Segments may contain
- * segments. Not supported, with an error in backward: gradients of chosen tensors only (libtorch's grad, or backward with inputs), and
- * differentiating the gradients again.
+ * <p>Parameters that the function uses without getting them as inputs receive their gradients as in any backward. What has a history,
+ * such as another layer's result, must be an input: the second run would go through a captured one's graph as far as the parameters, and
+ * whoever uses it, too, would find that graph released. Segments may contain segments. Not supported, with an error in backward: gradients
+ * of chosen tensors only (libtorch's grad, or backward with inputs), and differentiating the gradients again.
+ *
+ * <p>While a segment runs a second time, no other thread may draw from the same default generators: its numbers would depend on the
+ * moment, and the segment's would not be the first run's. Threads that prepare data draw from generators of their own ({@link Collate}).
  *
  * <p>The function is called once here, and again by the thread that libtorch runs backward on: the caller's for the CPU, one of
  * libtorch's for a CUDA device, on the stream of the forward pass. Its tensors belong to a scope that is closed at the end of the
@@ -43,13 +47,17 @@ import org.bytedeco.pytorch.global.torch;
 @SuppressWarnings("try") // A guard does its work by being open.
 public final class Checkpointing {
   private static final ThreadLocal<Integer> DEPTH = ThreadLocal.withInitial(() -> 0);
+  private static final String RELEASED_GRAPH = "backward through the graph a second time";
+  private static final String REMEDY =
+      "if a checkpointed function captures a tensor with a history, pass it as an input instead: Checkpointing.run(List.of(x, captured), ...)";
 
   private Checkpointing() {}
 
   /**
    * Runs a segment. Without gradients enabled the function runs this once, and nothing is kept.
    *
-   * @param inputs tensors of any type; unlike what the function captures they are kept for backward, also beyond their scope
+   * @param inputs tensors of any type, and among them whatever the function uses that has a history; unlike what it captures they are
+   *     kept for backward, also beyond their scope
    * @param function makes outputs of the inputs, the same number each time; what it returns may include inputs
    * @return the outputs, which belong to the caller's innermost scope
    */
@@ -117,7 +125,20 @@ public final class Checkpointing {
    * @throws MolfuseException if a segment throws, or if libtorch fails
    */
   public static void backward(Tensor loss) {
-    Recomputation.backward(loss);
+    withRemedy(() -> Recomputation.backward(loss));
+  }
+
+  /** libtorch advises to retain a graph that was released, which nobody can ask of a second run. */
+  private static void withRemedy(Runnable backward) {
+    try {
+      backward.run();
+    } catch (MolfuseException e) {
+      String text = String.valueOf(e.getMessage());
+      if (!text.contains(RELEASED_GRAPH) || text.contains(REMEDY)) {
+        throw e;
+      }
+      throw new MolfuseException(text + " (" + REMEDY + ")", e);
+    }
   }
 
   /** @return whether the calling code is part of a segment's second run */
@@ -136,7 +157,8 @@ public final class Checkpointing {
     public void backward(TensorVector inputs, TensorVector gradOutputs, TensorVector gradInputs) {
       List<Tensor> again = new ArrayList<>();
       for (long i = 0; i < inputs.size(); i++) {
-        again.add(inputs.get(i));
+        // A handle of its own, that a function may keep: the one returned points into a vector that goes with this call.
+        again.add(new Tensor(inputs.get(i)));
       }
       List<Tensor> results = forward(again);
       if (results.size() != outputs) {
@@ -152,8 +174,8 @@ public final class Checkpointing {
         }
       }
       if (!roots.empty()) {
-        Recomputation.backward(
-            () -> torch.backward(roots, gradients, new BoolOptional(), false, new TensorVector()));
+        withRemedy(
+            () -> Recomputation.backward(() -> torch.backward(roots, gradients, new BoolOptional(), false, new TensorVector())));
       }
       for (int i = 0; i < again.size(); i++) {
         if (again.get(i).requires_grad()) {

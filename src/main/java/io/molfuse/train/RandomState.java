@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.train;
 
+import io.molfuse.ops.DefaultGenerator;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.TreeSet;
 import org.bytedeco.javacpp.PointerScope;
-import org.bytedeco.pytorch.Device;
-import org.bytedeco.pytorch.Generator;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.global.torch;
-import org.bytedeco.pytorch.global.torch.DeviceType;
 
 /**
  * Where libtorch's default generators stand, on which dropout and the operators of molfuse without a seed draw: the CPU's, and those
@@ -17,8 +14,6 @@ import org.bytedeco.pytorch.global.torch.DeviceType;
  */
 @SuppressWarnings("try") // A scope does its work by being open.
 final class RandomState implements AutoCloseable {
-  private static final int CPU = -1;
-
   /** By number of the CUDA device. */
   private final Map<Integer, Tensor> states = new LinkedHashMap<>();
 
@@ -26,7 +21,7 @@ final class RandomState implements AutoCloseable {
 
   static RandomState capture(Iterable<Tensor> tensors) {
     TreeSet<Integer> devices = new TreeSet<>();
-    devices.add(CPU);
+    devices.add(DefaultGenerator.CPU);
     RandomState state = new RandomState();
     try (PointerScope scope = new PointerScope()) {
       for (Tensor tensor : tensors) {
@@ -35,7 +30,7 @@ final class RandomState implements AutoCloseable {
         }
       }
       for (int device : devices) {
-        Tensor values = generator(device).get_state();
+        Tensor values = DefaultGenerator.state(device);
         values.retainReference();
         state.states.put(device, values);
       }
@@ -44,15 +39,7 @@ final class RandomState implements AutoCloseable {
   }
 
   void restore() {
-    try (PointerScope scope = new PointerScope()) {
-      states.forEach((device, values) -> generator(device).set_state(values));
-    }
-  }
-
-  private static Generator generator(int device) {
-    return device == CPU
-        ? torch.getDefaultCPUGenerator()
-        : torch.globalContext().defaultGenerator(new Device(DeviceType.CUDA, (byte) device));
+    states.forEach(DefaultGenerator::restore);
   }
 
   @Override
