@@ -42,7 +42,8 @@ public final class BatchSizeFinder {
    * generators are not.
    *
    * @param task trains each batch, forward and backward, with the optimiser's state, if there is one, in its place
-   * @param batches makes a batch of so many samples; to be on the safe side, of the largest there are
+   * @param batches makes a new batch of so many samples at each call, within the scope of the step; to be on the safe side, of the
+   *     largest there are. A batch that is {@link AutoCloseable} is closed after its step.
    * @param most largest size to try, at least 1
    * @param <B> a batch
    * @return the result
@@ -51,7 +52,7 @@ public final class BatchSizeFinder {
   public static <B> Result find(TrainingTask<B> task, IntFunction<B> batches, int most) {
     try (Snapshot before = new Snapshot(task.parameters())) {
       try {
-        return search(size -> train(task, batches.apply(size)), () -> recover(task), most);
+        return search(size -> train(task, batches, size), () -> recover(task), most);
       } finally {
         task.parameters().dropGradients();
         before.restore();
@@ -59,14 +60,20 @@ public final class BatchSizeFinder {
     }
   }
 
-  private static <B> void train(TrainingTask<B> task, B batch) {
+  private static <B> void train(TrainingTask<B> task, IntFunction<B> batches, int size) {
     for (int step = 0; step < STEPS; step++) {
       try (PointerScope scope = new PointerScope()) {
         task.parameters().dropGradients();
-        Losses losses = task.train(batch, step);
-        losses.total().backward();
-        // Kernels run behind the host: only a value that arrives shows that the step went well.
-        losses.read();
+        // Not the same one twice: training may use a batch up.
+        B batch = batches.apply(size);
+        try {
+          Losses losses = task.train(batch, step);
+          losses.total().backward();
+          // Kernels run behind the host: only a value that arrives shows that the step went well.
+          losses.read();
+        } finally {
+          DataLoader.closeQuietly(batch);
+        }
       }
     }
   }

@@ -6,6 +6,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.Consumer;
@@ -48,7 +49,7 @@ final class BatchWorkers<B> implements AutoCloseable {
     }
   }
 
-  private static final long JOIN_MILLIS = 10_000;
+  private static final long PATIENCE_MILLIS = 10_000;
 
   private final ReentrantLock lock = new ReentrantLock();
   private final Condition room = lock.newCondition();
@@ -59,17 +60,24 @@ final class BatchWorkers<B> implements AutoCloseable {
   private final int bound;
   private final boolean ordered;
   private final Consumer<B> release;
+  private final long patienceMillis;
   private Pass<B> current;
   /** Batches being made for passes that are over: they count, too, until they are released. */
   private int stale;
   private boolean closed;
 
   BatchWorkers(String name, int count, int bound, boolean ordered, Consumer<B> release) {
+    this(name, count, bound, ordered, release, PATIENCE_MILLIS);
+  }
+
+  /** @param patienceMillis how long to wait for whoever reads from a plan or makes a batch that nobody wants any more */
+  BatchWorkers(String name, int count, int bound, boolean ordered, Consumer<B> release, long patienceMillis) {
     this.name = name;
     this.count = count;
     this.bound = bound;
     this.ordered = ordered;
     this.release = release;
+    this.patienceMillis = patienceMillis;
   }
 
   /** Begins a pass; ends the one before. */
@@ -114,7 +122,8 @@ final class BatchWorkers<B> implements AutoCloseable {
     }
     left.forEach(this::drop);
     if (pass != null) {
-      close(pass);
+      // After close() has waited, a thread that did not react to its interrupt may read for ever.
+      close(pass, isClosed() ? 0 : patienceMillis);
     }
   }
 
@@ -206,8 +215,13 @@ final class BatchWorkers<B> implements AutoCloseable {
     long ticket;
     Job<B> job = null;
     Throwable failure = null;
+    try {
+      pass.claiming.lockInterruptibly();
+    } catch (InterruptedException e) {
+      // As for a worker that waits for room.
+      return;
+    }
     // The order of tickets is that of the plan, so both are drawn at once.
-    pass.claiming.lock();
     try {
       lock.lock();
       try {
@@ -231,6 +245,10 @@ final class BatchWorkers<B> implements AutoCloseable {
       }
     } finally {
       pass.claiming.unlock();
+      if (!isCurrent(pass) || isClosed()) {
+        // Whoever ended the pass may not have waited for this thread.
+        close(pass, 0);
+      }
     }
     Item<B> item = failure != null ? new Item<>(null, failure) : make(job);
     boolean wanted;
@@ -291,15 +309,17 @@ final class BatchWorkers<B> implements AutoCloseable {
     }
   }
 
-  /** Whoever is reading from the plan finishes first. */
-  private void close(Pass<B> pass) {
-    if (isClosed()) {
-      // A thread that did not react to its interrupt may read for ever.
+  /** Closes the plan of a pass that is over. If someone still reads from it when the time is up, they do it when they have finished. */
+  private void close(Pass<B> pass, long millis) {
+    try {
+      if (!pass.claiming.tryLock(millis, TimeUnit.MILLISECONDS)) {
+        return;
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
       if (!pass.claiming.tryLock()) {
         return;
       }
-    } else {
-      pass.claiming.lock();
     }
     try {
       pass.plan.close();
@@ -310,7 +330,7 @@ final class BatchWorkers<B> implements AutoCloseable {
     }
   }
 
-  /** Ends all threads, unless one does not react to an interrupt; it ends when its batch is done. */
+  /** Ends all threads. One that does not react to an interrupt for 10 s is left; it ends when its batch is done. */
   @Override
   public void close() {
     List<Thread> ending;
@@ -326,10 +346,11 @@ final class BatchWorkers<B> implements AutoCloseable {
     }
     ending.forEach(Thread::interrupt);
     boolean interrupted = false;
+    long deadline = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(patienceMillis);
     for (Thread thread : ending) {
       try {
         if (thread != Thread.currentThread()) {
-          thread.join(JOIN_MILLIS);
+          TimeUnit.NANOSECONDS.timedJoin(thread, deadline - System.nanoTime());
         }
       } catch (InterruptedException e) {
         interrupted = true;

@@ -354,8 +354,15 @@ public final class DataLoader<B> implements BatchSource<B>, AutoCloseable {
     if (index != next || !workers.isCurrent(running)) {
       running = workers.start(plans.plan(layout, new Range(new Position(index / perEpoch, index % perEpoch), false)));
     }
+    // Until the batch is here, as after an interrupt, nobody knows which one comes next.
+    next = -1;
+    BatchWorkers.Made<B> made = take(running);
+    if (made.epoch() != index / perEpoch || made.batch() != index % perEpoch) {
+      throw new IllegalStateException(
+          "batch " + made.batch() + " of epoch " + made.epoch() + " came instead of number " + index + " of all");
+    }
     next = index + 1;
-    return take(running).value();
+    return made.value();
   }
 
   /** Releases what was made in advance; the threads stay. */

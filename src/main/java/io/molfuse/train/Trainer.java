@@ -319,6 +319,10 @@ public final class Trainer<B> implements AutoCloseable {
             .forEach((name, value) -> sums.merge(name, value * count, Double::sum));
       }
     }
+    if (validation instanceof DataLoader<B> loader) {
+      // The batches of the next validation are not wanted before it.
+      loader.idle();
+    }
     long total = samples;
     sums.replaceAll((name, sum) -> sum / total);
     return sums;
