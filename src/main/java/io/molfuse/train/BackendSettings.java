@@ -41,6 +41,7 @@ public final class BackendSettings {
   private Boolean deterministicAlgorithms;
   private MatmulPrecision matmulPrecision;
   private Integer threads;
+  private CudaDevice device;
 
   private BackendSettings() {}
 
@@ -117,14 +118,24 @@ public final class BackendSettings {
   }
 
   /**
+   * @param trainedOn the CUDA device whose abilities count; the machine's first one unless set
+   * @return this
+   */
+  public BackendSettings device(CudaDevice trainedOn) {
+    device = trainedOn;
+    return this;
+  }
+
+  /**
    * Sets what was asked for, after checking all of it, and logs it.
    *
    * @return puts back what was before, once closed; several must be closed in reverse order
-   * @throws IllegalArgumentException if the machine's first CUDA device (or having none) does not allow a setting, naming it;
-   *     nothing is changed then
+   * @throws IllegalArgumentException if the {@link #device} (or having none) does not allow a setting, naming it; nothing is changed
+   *     then
    */
   public Applied apply() {
-    return apply(Molfuse.cudaDevice(0), Context.hasMKLDNN(), Molfuse.capabilities().cudnnUsable());
+    CudaDevice checked = device == null ? Molfuse.cudaDevice(0) : device;
+    return apply(checked, Context.hasMKLDNN(), Molfuse.capabilities().cudnnUsable());
   }
 
   Applied apply(CudaDevice device, boolean oneDnn, boolean cudnn) {
@@ -232,6 +243,7 @@ public final class BackendSettings {
     private final boolean deterministic = torch.globalContext().deterministicAlgorithms();
     private final boolean warnOnly = torch.globalContext().deterministicAlgorithmsWarnOnly();
     private final int threads = Threads.count();
+    private final int blasThreads = Threads.blasCount();
     private boolean closed;
 
     private Applied() {}
@@ -253,8 +265,8 @@ public final class BackendSettings {
       context.setBenchmarkCuDNN(benchmark);
       context.setDeterministicCuDNN(deterministicCudnn);
       context.setDeterministicAlgorithms(deterministic, warnOnly);
-      if (Threads.count() != threads) {
-        Threads.set(threads);
+      if (Threads.count() != threads || Threads.blasCount() != blasThreads) {
+        Threads.set(threads, blasThreads);
       }
     }
   }

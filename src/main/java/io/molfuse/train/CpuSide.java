@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.train;
 
+import java.util.function.LongSupplier;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptions;
 import org.bytedeco.pytorch.global.torch;
@@ -8,6 +9,17 @@ import org.bytedeco.pytorch.global.torch.ScalarType;
 
 /** The CPU does everything at once: a copy is done when it returns, and an event is the time at which it was recorded. */
 final class CpuSide implements DeviceSide {
+  private final LongSupplier clock;
+
+  CpuSide() {
+    this(System::nanoTime);
+  }
+
+  /** @param clock in nanoseconds */
+  CpuSide(LongSupplier clock) {
+    this.clock = clock;
+  }
+
   private static final class Moment implements Event {
     private volatile long nanos;
 
@@ -52,12 +64,12 @@ final class CpuSide implements DeviceSide {
 
   @Override
   public void recordCopies(Event event) {
-    ((Moment) event).nanos = System.nanoTime();
+    ((Moment) event).nanos = clock.getAsLong();
   }
 
   @Override
   public void recordWork(Event event) {
-    ((Moment) event).nanos = System.nanoTime();
+    ((Moment) event).nanos = clock.getAsLong();
   }
 
   @Override

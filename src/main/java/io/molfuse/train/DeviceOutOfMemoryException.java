@@ -25,11 +25,15 @@ public final class DeviceOutOfMemoryException extends RuntimeException {
           "cudaerrormemoryallocation",
           "cublas_status_alloc_failed",
           "cudnn_status_alloc_failed",
-          "std::bad_alloc",
-          "physical memory usage is too high",
-          "cannot allocate new");
+          "std::bad_alloc");
+
+  /** JavaCPP's errors are of the type that the JVM's own are of, some of which mention memory that is no device's either. */
+  private static final List<String> JAVACPP = List.of("physical memory usage is too high", "cannot allocate new ");
+
+  private static final List<String> DEVICES = List.of("cuda", "cublas", "cudnn", "gpu");
 
   private static final Pattern SIZE = Pattern.compile("(\\d+(?:\\.\\d+)?) (bytes|[KMGT]iB)");
+  private static final Pattern NUMBER = Pattern.compile("\\bGPU (\\d+)\\b");
   private static final Pattern BYTES = Pattern.compile("you tried to allocate (\\d+) bytes");
 
   private final long requested;
@@ -75,21 +79,29 @@ public final class DeviceOutOfMemoryException extends RuntimeException {
   }
 
   private static Throwable root(Throwable failure) {
+    Throwable first = null;
     int depth = 0;
     for (Throwable e = failure; e != null && depth < 16; e = e.getCause(), depth++) {
-      if (e instanceof DeviceOutOfMemoryException || saysSo(e)) {
+      if (e instanceof DeviceOutOfMemoryException) {
         return e;
       }
+      if (e instanceof OutOfMemoryError) {
+        // Whatever wraps it often repeats its text, which decides alone.
+        return says(e, JAVACPP) ? e : null;
+      }
+      if (first == null && says(e, MARKS)) {
+        first = e;
+      }
     }
-    return null;
+    return first;
   }
 
-  private static boolean saysSo(Throwable e) {
+  private static boolean says(Throwable e, List<String> marks) {
     if (e.getMessage() == null) {
       return false;
     }
     String text = MolfuseException.reason(e).toLowerCase(Locale.ROOT);
-    return MARKS.stream().anyMatch(text::contains);
+    return marks.stream().anyMatch(text::contains);
   }
 
   private static DeviceOutOfMemoryException of(Throwable failure, String text) {
@@ -102,15 +114,10 @@ public final class DeviceOutOfMemoryException extends RuntimeException {
     long unallocated = size(text, "is allocated by PyTorch, and ");
     long reserved = allocated >= 0 && unallocated >= 0 ? allocated + unallocated : -1;
     if (allocated < 0) {
-      // CUDA's own messages and molfuse's have no numbers, but libtorch knows them.
-      try {
-        DeviceMemory memory = Molfuse.deviceMemory(0);
-        allocated = memory.allocated();
-        reserved = memory.reserved();
-      } catch (RuntimeException | LinkageError e) {
-        allocated = -1;
-        reserved = -1;
-      }
+      // CUDA's own messages have no numbers, but libtorch knows them.
+      DeviceMemory memory = memoryOf(text);
+      allocated = memory == null ? -1 : memory.allocated();
+      reserved = memory == null ? -1 : memory.reserved();
     }
     String known =
         (requested < 0 ? "" : ", asked for " + words(requested))
@@ -118,6 +125,31 @@ public final class DeviceOutOfMemoryException extends RuntimeException {
             + (reserved < 0 ? "" : " of " + words(reserved) + " reserved");
     return new DeviceOutOfMemoryException(
         "the device has no memory left" + known + ". Try a smaller batch. (" + text + ")", requested, allocated, reserved, failure);
+  }
+
+  private static DeviceMemory memoryOf(String text) {
+    try {
+      int device = isOfDevice(text) ? device(text, Molfuse.cudaDevice(0).count()) : -1;
+      return device < 0 ? null : Molfuse.deviceMemory(device);
+    } catch (RuntimeException | LinkageError e) {
+      // What is not known is left out.
+      return null;
+    }
+  }
+
+  /** Whether a text is about a device's memory, not that of the CPU. */
+  static boolean isOfDevice(String text) {
+    String lower = text.toLowerCase(Locale.ROOT);
+    return DEVICES.stream().anyMatch(lower::contains);
+  }
+
+  /** Number of the device that a text names, else of the only one; -1 if that leaves several. */
+  static int device(String text, int count) {
+    Matcher number = NUMBER.matcher(text);
+    if (number.find()) {
+      return Integer.parseInt(number.group(1));
+    }
+    return count == 1 ? 0 : -1;
   }
 
   /** The size that follows a phrase, -1 without it. */

@@ -6,6 +6,8 @@ import io.molfuse.ops.StepOps;
 import java.util.IdentityHashMap;
 import java.util.Map;
 import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.Device;
+import org.bytedeco.pytorch.MemoryFormatOptional;
 import org.bytedeco.pytorch.Optimizer;
 import org.bytedeco.pytorch.OptimizerParamGroupVector;
 import org.bytedeco.pytorch.Scalar;
@@ -168,7 +170,7 @@ public final class GradScaler implements AutoCloseable {
   /**
    * Multiplies a loss by the scale.
    *
-   * @param loss any shape, with a history
+   * @param loss any shape, with a history, on any device
    * @return the product, in the caller's scope; the loss itself if not enabled
    */
   public Tensor scale(Tensor loss) {
@@ -176,7 +178,21 @@ public final class GradScaler implements AutoCloseable {
       return loss;
     }
     start(loss);
-    return loss.mul(scale);
+    Tensor beside = scaleBeside(loss);
+    Tensor product = loss.mul(beside);
+    if (beside != scale) {
+      beside.close();
+    }
+    return product;
+  }
+
+  /** The scale on a loss's device: a copy, which nothing waits for, on another one than the first loss's. */
+  private Tensor scaleBeside(Tensor loss) {
+    try (Device here = loss.device();
+        Device home = scale.device();
+        MemoryFormatOptional any = new MemoryFormatOptional()) {
+      return here.equals(home) ? scale : scale.to(here, ScalarType.Float, true, false, any);
+    }
   }
 
   /**

@@ -70,11 +70,15 @@ public final class GradientAccumulator {
    * Ends the group, before gradients are unscaled or clipped: gradients of a short one are multiplied by size / count. Does not wait for
    * a device.
    *
-   * @param optimizer whose gradients
+   * @param optimizers whose gradients: all that the losses reach, each parameter with one of them
    * @return micro-batches the group had
-   * @throws IllegalStateException if it had none
+   * @throws IllegalArgumentException without an optimizer
+   * @throws IllegalStateException if the group had no micro-batch
    */
-  public int finish(ScalableOptimizer optimizer) {
+  public int finish(ScalableOptimizer... optimizers) {
+    if (optimizers.length == 0) {
+      throw new IllegalArgumentException("optimizers: expected at least one, got none");
+    }
     if (count == 0) {
       throw new IllegalStateException("the group has no micro-batch: call share first");
     }
@@ -82,7 +86,9 @@ public final class GradientAccumulator {
     count = 0;
     if (had < size) {
       try (PointerScope scope = new PointerScope()) {
-        multiply(optimizer.gradients(), (double) size / had);
+        for (ScalableOptimizer optimizer : optimizers) {
+          multiply(optimizer.gradients(), (double) size / had);
+        }
       }
     }
     return had;

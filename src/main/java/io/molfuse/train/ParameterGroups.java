@@ -3,6 +3,7 @@ package io.molfuse.train;
 
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -13,6 +14,7 @@ import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Module;
 import org.bytedeco.pytorch.StringTensorDict;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorImpl;
 
 /**
  * Parameters of any libtorch model by name, in groups with a factor on the learning rate and a weight decay of their own. The tensors
@@ -21,9 +23,12 @@ import org.bytedeco.pytorch.Tensor;
  * <pre>{@code
  * ParameterGroups groups =
  *     new ParameterGroups()
- *         .add("encoder", 1.0, 0.01, ParameterGroups.named(encoder))
- *         .add("decoder", 1.2, 0.01, ParameterGroups.named(decoder));
+ *         .add("encoder", 1.0, 0.01, ParameterGroups.named("encoder", encoder))
+ *         .add("decoder", 1.2, 0.01, ParameterGroups.named("decoder", decoder));
  * }</pre>
+ *
+ * <p>A parameter belongs to one group, once: a step would otherwise change it twice. A weight that two modules share is in the names of
+ * both, so leave it out of one of them.
  */
 @SuppressWarnings("try") // A scope does its work by being open.
 public final class ParameterGroups {
@@ -87,22 +92,48 @@ public final class ParameterGroups {
   }
 
   /**
-   * The parameters of a libtorch module and its children.
+   * The parameters of a libtorch module and its children. One that several children share is there once, by its first name.
    *
    * @param module any
-   * @return handles by name, which belong to the caller's innermost scope
+   * @return handles by name, which belong to the caller's innermost scope; they can be removed from the map
    */
   public static Map<String, Tensor> named(Module module) {
     Map<String, Tensor> named = new LinkedHashMap<>();
+    Set<Long> seen = new HashSet<>();
     try (StringTensorDict parameters = module.named_parameters()) {
       for (long i = 0; i < parameters.size(); i++) {
         try (BytePointer name = parameters.get(i).key()) {
           // A handle of its own: the one returned points into the dictionary.
-          named.put(name.getString(), new Tensor(parameters.get(i).value()));
+          Tensor parameter = new Tensor(parameters.get(i).value());
+          if (seen.add(identity(parameter))) {
+            named.put(name.getString(), parameter);
+          } else {
+            parameter.close();
+          }
         }
       }
     }
     return named;
+  }
+
+  /**
+   * As {@link #named(Module)} with names that modules of the same kind do not share.
+   *
+   * @param prefix comes before each name, with a dot
+   * @param module any
+   * @return handles by name, which belong to the caller's innermost scope; they can be removed from the map
+   */
+  public static Map<String, Tensor> named(String prefix, Module module) {
+    Map<String, Tensor> named = new LinkedHashMap<>();
+    named(module).forEach((name, tensor) -> named.put(prefix + "." + name, tensor));
+    return named;
+  }
+
+  /** Where the tensor itself is: handles of one tensor have it in common. */
+  private static long identity(Tensor tensor) {
+    try (TensorImpl tensorItself = tensor.unsafeGetTensorImpl()) {
+      return tensorItself.address();
+    }
   }
 
   /**
@@ -113,6 +144,7 @@ public final class ParameterGroups {
    * @param weightDecay at least 0
    * @param parameters leaves that require gradients, by names unique over all groups
    * @return this
+   * @throws IllegalArgumentException if a name or a tensor is there already, also under another name, or something is no such leaf
    */
   public ParameterGroups add(String name, double rateFactor, double weightDecay, Map<String, Tensor> parameters) {
     Group group = new Group(name, rateFactor, weightDecay, parameters);
@@ -120,6 +152,9 @@ public final class ParameterGroups {
       throw new IllegalArgumentException("there is already a group named " + name);
     }
     try (PointerScope scope = new PointerScope()) {
+      // Asked for anew each time: what was a parameter may be closed, and its place another's.
+      Map<Long, String> known = new HashMap<>();
+      parameters().forEach((each, tensor) -> known.put(identity(tensor), each));
       for (Map.Entry<String, Tensor> parameter : group.parameters().entrySet()) {
         if (names.contains(parameter.getKey())) {
           throw new IllegalArgumentException("group " + name + ": there is already a parameter named " + parameter.getKey());
@@ -127,6 +162,11 @@ public final class ParameterGroups {
         if (!parameter.getValue().is_leaf() || !parameter.getValue().requires_grad()) {
           throw new IllegalArgumentException(
               "group " + name + ": " + parameter.getKey() + " must be a leaf that requires gradients");
+        }
+        String other = known.putIfAbsent(identity(parameter.getValue()), parameter.getKey());
+        if (other != null) {
+          throw new IllegalArgumentException(
+              "group " + name + ": " + parameter.getKey() + " is the same tensor as " + other + "; leave one of them out");
         }
       }
     }

@@ -12,6 +12,8 @@ import java.util.Map;
 import java.util.Queue;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.function.LongSupplier;
 import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.pytorch.Device;
 
@@ -39,6 +41,8 @@ public final class PerformanceMonitor implements AutoCloseable {
 
   private static final Phase[] PHASES = Phase.values();
   private static final long READING_NANOS = 1_000_000_000;
+  /** Copies that no step has counted yet. Beyond, as where steps are never ended, they are not counted. */
+  private static final int MOST_COPIES = 1024;
   private static final PerformanceMonitor OFF = new PerformanceMonitor();
 
   /** A piece of work between two events of a device. */
@@ -64,10 +68,11 @@ public final class PerformanceMonitor implements AutoCloseable {
   private record Step(long number, long samples, long nanos, List<Span> spans) {}
 
   private final boolean on;
+  private final LongSupplier clock;
   private final DeviceSide host;
   private final DeviceSide device;
   private final Map<DeviceSide, Queue<Span>> unused = new ConcurrentHashMap<>();
-  private final Queue<Span> copies = new ConcurrentLinkedQueue<>();
+  private final Queue<Span> copies = new LinkedBlockingQueue<>(MOST_COPIES);
   private final Span[] open = new Span[PHASES.length];
   private final ArrayDeque<Step> ahead = new ArrayDeque<>();
   private final double[] millis = new double[PHASES.length];
@@ -86,16 +91,25 @@ public final class PerformanceMonitor implements AutoCloseable {
   private long utilizations;
   private DeviceMemory memory;
   private long processMemory;
+  /** A ring may go on with copies on any thread when its monitor is gone. */
+  private volatile boolean closed;
 
   private PerformanceMonitor() {
     on = false;
+    clock = null;
     host = null;
     device = null;
   }
 
   PerformanceMonitor(DeviceSide device) {
+    this(device, System::nanoTime);
+  }
+
+  /** @param clock of the host, in nanoseconds */
+  PerformanceMonitor(DeviceSide device, LongSupplier clock) {
     on = true;
-    host = new CpuSide();
+    this.clock = clock;
+    host = new CpuSide(clock);
     this.device = device;
     reset();
   }
@@ -127,7 +141,7 @@ public final class PerformanceMonitor implements AutoCloseable {
    * @param phase which
    */
   public void begin(Phase phase) {
-    if (!on) {
+    if (idle()) {
       return;
     }
     Span span = open[phase.ordinal()];
@@ -145,7 +159,7 @@ public final class PerformanceMonitor implements AutoCloseable {
    * @throws IllegalStateException if it was not begun
    */
   public void end(Phase phase) {
-    if (!on) {
+    if (idle()) {
       return;
     }
     Span span = open[phase.ordinal()];
@@ -163,25 +177,30 @@ public final class PerformanceMonitor implements AutoCloseable {
    * @param stepSamples samples it trained on
    */
   public void step(long stepSamples) {
-    if (!on) {
+    if (idle()) {
       return;
     }
-    long now = System.nanoTime();
+    long now = clock.getAsLong();
     for (Span copy = copies.poll(); copy != null; copy = copies.poll()) {
       spans.add(copy);
     }
     ahead.add(new Step(++steps, stepSamples, now - started, spans));
     spans = new ArrayList<>();
     started = now;
-    if (now - readAt >= READING_NANOS) {
-      read(now);
+    long reading = System.nanoTime();
+    if (reading - readAt >= READING_NANOS) {
+      read(reading);
     }
     settle();
   }
 
-  /** For copies on any thread: begins to time what the side stream is given. Null if this is off. */
+  private boolean idle() {
+    return !on || closed;
+  }
+
+  /** For copies on any thread: begins to time what the side stream is given. Null if this is off or closed. */
   Span beginCopy(DeviceSide side) {
-    if (!on) {
+    if (idle()) {
       return null;
     }
     Span span = span(side, Phase.TRANSFER);
@@ -190,10 +209,25 @@ public final class PerformanceMonitor implements AutoCloseable {
   }
 
   void endCopy(Span span) {
-    if (span != null) {
-      span.side.recordCopies(span.to);
-      copies.add(span);
+    if (span == null) {
+      return;
     }
+    if (closed) {
+      span.close();
+      return;
+    }
+    span.side.recordCopies(span.to);
+    if (!copies.offer(span)) {
+      putBack(span);
+    }
+    if (closed) {
+      // Closed in between, perhaps before this span was back.
+      release();
+    }
+  }
+
+  private void putBack(Span span) {
+    unused.computeIfAbsent(span.side, key -> new ConcurrentLinkedQueue<>()).add(span);
   }
 
   private Span span(DeviceSide side, Phase phase) {
@@ -213,7 +247,7 @@ public final class PerformanceMonitor implements AutoCloseable {
       Arrays.fill(stepMillis, 0);
       for (Span span : step.spans) {
         stepMillis[span.phase.ordinal()] += span.side.milliseconds(span.from, span.to);
-        unused.get(span.side).add(span);
+        putBack(span);
       }
       for (int i = 0; i < millis.length; i++) {
         millis[i] += stepMillis[i];
@@ -275,7 +309,7 @@ public final class PerformanceMonitor implements AutoCloseable {
 
   /** Forgets the steps so far, such as those in which caches warmed up. */
   public void reset() {
-    if (!on) {
+    if (idle()) {
       return;
     }
     recycle();
@@ -288,9 +322,9 @@ public final class PerformanceMonitor implements AutoCloseable {
     cpuOfNanos = 0;
     utilization = 0;
     utilizations = 0;
-    started = System.nanoTime();
+    started = clock.getAsLong();
     cpuAt = cpuTime();
-    readAt = started;
+    readAt = System.nanoTime();
     processMemory = Pointer.physicalBytes();
   }
 
@@ -340,23 +374,35 @@ public final class PerformanceMonitor implements AutoCloseable {
     }
     ahead.forEach(step -> spans.addAll(step.spans));
     ahead.clear();
-    spans.forEach(span -> unused.get(span.side).add(span));
+    spans.forEach(this::putBack);
     spans.clear();
     for (int i = 0; i < open.length; i++) {
       if (open[i] != null) {
-        unused.get(open[i].side).add(open[i]);
+        putBack(open[i]);
         open[i] = null;
       }
     }
   }
 
-  /** Releases the events. */
+  /** Each span is taken by one thread only, so several may release at once. */
+  private void release() {
+    for (Span copy = copies.poll(); copy != null; copy = copies.poll()) {
+      copy.close();
+    }
+    for (Queue<Span> queue : unused.values()) {
+      for (Span span = queue.poll(); span != null; span = queue.poll()) {
+        span.close();
+      }
+    }
+  }
+
+  /** Releases the events. From here on this measures nothing: a ring that still has it goes on without. A second call does nothing. */
   @Override
   public void close() {
-    if (on) {
+    if (!idle()) {
+      closed = true;
       recycle();
-      unused.values().forEach(queue -> queue.forEach(Span::close));
-      unused.clear();
+      release();
     }
   }
 }

@@ -28,9 +28,10 @@ public enum Precision {
    *
    * @param precision never AUTO
    * @param device CPU or CUDA
+   * @param cuda the CUDA device it was made for; null for the CPU
    * @param reason why this one, in words
    */
-  public record Choice(Precision precision, DeviceType device, String reason) {
+  public record Choice(Precision precision, DeviceType device, CudaDevice cuda, String reason) {
     /**
      * Begins a region in which operators run in this precision.
      *
@@ -54,9 +55,9 @@ public enum Precision {
       return GradScaler.options().enabled(scaling()).build();
     }
 
-    /** @return the settings that go with it: TF32 on for TF32, else nothing */
+    /** @return the settings that go with it, checked against its device: TF32 on for TF32, else nothing */
     public BackendSettings backend() {
-      BackendSettings settings = BackendSettings.unchanged();
+      BackendSettings settings = BackendSettings.unchanged().device(cuda);
       return precision == TF32 ? settings.tf32Matmul(true).tf32Cudnn(true) : settings;
     }
 
@@ -83,8 +84,8 @@ public enum Precision {
     return switch (this) {
       case TF32 -> throw new IllegalArgumentException(
           "precision tf32: needs a CUDA device of compute capability 8.0 or newer, but the model runs on the CPU");
-      case AUTO -> new Choice(FP32, DeviceType.CPU, "chosen because the model runs on the CPU, where 16 bits save no time");
-      default -> new Choice(this, DeviceType.CPU, "as asked for, on the CPU");
+      case AUTO -> new Choice(FP32, DeviceType.CPU, null, "chosen because the model runs on the CPU, where 16 bits save no time");
+      default -> new Choice(this, DeviceType.CPU, null, "as asked for, on the CPU");
     };
   }
 
@@ -99,16 +100,16 @@ public enum Precision {
       case AUTO -> {
         Precision best = ampere ? BF16 : device.computeMajor() == 7 ? FP16 : FP32;
         String why = ampere ? "has bfloat16" : best == FP16 ? "has float16 but no bfloat16" : "is no faster in 16 bits";
-        yield new Choice(best, DeviceType.CUDA, "chosen because " + where + " " + why);
+        yield new Choice(best, DeviceType.CUDA, device, "chosen because " + where + " " + why);
       }
       case TF32, BF16 -> {
         if (!ampere) {
           throw new IllegalArgumentException(
               "precision " + name().toLowerCase(Locale.ROOT) + ": needs compute capability 8.0 or newer, but this is " + where);
         }
-        yield new Choice(this, DeviceType.CUDA, "as asked for, on " + where);
+        yield new Choice(this, DeviceType.CUDA, device, "as asked for, on " + where);
       }
-      default -> new Choice(this, DeviceType.CUDA, "as asked for, on " + where);
+      default -> new Choice(this, DeviceType.CUDA, device, "as asked for, on " + where);
     };
   }
 }
