@@ -78,7 +78,8 @@ class Driver {
 std::string device_memory(int64_t device) {
   at::DeviceAllocator* const allocator = allocator_of(device);
   // Before libtorch's first use of a device the allocator knows no device at all, and asking it is an error.
-  const auto stats = allocator->initialized() ? allocator->getDeviceStats(checked_index(device)) : c10::CachingDeviceAllocator::DeviceStats{};
+  c10::CachingDeviceAllocator::DeviceStats stats;
+  if (allocator->initialized()) stats = allocator->getDeviceStats(checked_index(device));
   const auto [free, total] = allocator->getMemoryInfo(checked_index(device));
   constexpr auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
   std::string json = "{\"allocated\":" + std::to_string(stats.allocated_bytes[all].current);
