@@ -3,7 +3,10 @@ package io.molfuse.ops;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assumptions.assumeThat;
 
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Test;
 
@@ -24,6 +27,30 @@ class DeviceMemoryTest {
     assertThat(memory.free()).isBetween(0L, memory.total());
     assertThat(memory.peakAllocated()).isGreaterThanOrEqualTo(memory.allocated());
     assertThat(memory.reserved()).isGreaterThanOrEqualTo(memory.allocated());
+  }
+
+  /** In a process of its own: in this one another test may have used the device. */
+  @Test
+  void beforeTheFirstUseOfADeviceNothingIsAllocated() throws Exception {
+    assumeThat(torch.cuda_is_available()).isTrue();
+    Process process =
+        new ProcessBuilder(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "-cp", System.getProperty("surefire.test.class.path", System.getProperty("java.class.path")), BeforeUse.class.getName())
+            .redirectError(ProcessBuilder.Redirect.INHERIT)
+            .start();
+    String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    assertThat(process.waitFor()).as("exit code; output: %s", output).isZero();
+    assertThat(output.strip()).endsWith("0 0 true");
+  }
+
+  static final class BeforeUse {
+    public static void main(String[] args) {
+      Molfuse.resetPeakMemory(0);
+      Molfuse.emptyDeviceCache(0);
+      DeviceMemory memory = Molfuse.deviceMemory(0);
+      System.out.println(memory.allocated() + " " + memory.peakAllocated() + " " + (memory.total() > 0));
+    }
   }
 
   @Test

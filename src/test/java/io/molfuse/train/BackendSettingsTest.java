@@ -44,7 +44,8 @@ class BackendSettingsTest {
         context.benchmarkCuDNN(),
         context.deterministicCuDNN(),
         context.deterministicAlgorithms(),
-        torch.get_num_threads());
+        torch.get_num_threads(),
+        openblas_nolapack.blas_get_num_threads());
   }
 
   private static BackendSettings everything() {
@@ -65,8 +66,21 @@ class BackendSettingsTest {
     int threads = torch.get_num_threads();
     try (BackendSettings.Applied applied = everything().apply(AMPERE, false, true)) {
       assertThat(state())
-          .containsExactly(Float32MatmulPrecision.MEDIUM, true, !cudnn, true, true, true, threads + 1);
-      assertThat(openblas_nolapack.blas_get_num_threads()).isEqualTo(threads + 1);
+          .containsExactly(Float32MatmulPrecision.MEDIUM, true, !cudnn, true, true, true, threads + 1, threads + 1);
+    }
+  }
+
+  @Test
+  void numbersOfThreadsThatDifferArePutBackEach() {
+    int threads = torch.get_num_threads();
+    int blas = openblas_nolapack.blas_get_num_threads();
+    try {
+      Threads.set(2, 1);
+      List<Object> here = state();
+      BackendSettings.unchanged().threads(2).apply().close();
+      assertThat(state()).isEqualTo(here);
+    } finally {
+      Threads.set(threads, blas);
     }
   }
 
@@ -88,8 +102,8 @@ class BackendSettingsTest {
     try (BackendSettings.Applied applied = BackendSettings.unchanged().deterministicAlgorithms(true).apply()) {
       assertThat(torch.globalContext().deterministicAlgorithms()).isTrue();
       List<Object> rest = state();
-      rest = List.of(rest.get(0), rest.get(1), rest.get(2), rest.get(3), rest.get(4), rest.get(6));
-      assertThat(rest).containsExactly(before.get(0), before.get(1), before.get(2), before.get(3), before.get(4), before.get(6));
+      assertThat(rest.subList(0, 5)).isEqualTo(before.subList(0, 5));
+      assertThat(rest.subList(6, 8)).isEqualTo(before.subList(6, 8));
       applied.close();
       torch.globalContext().setDeterministicAlgorithms(true, false);
       // Closed already: the second time does nothing.

@@ -131,6 +131,108 @@ class BatchSizeFinderTest {
     }
   }
 
+  /** Uses a batch up, as training on one does. */
+  private abstract static class ConsumingTask<B> implements TrainingTask<B>, AutoCloseable {
+    final ParameterSet parameters = new ParameterSet();
+    final Tensor weight;
+
+    ConsumingTask() {
+      try (PointerScope scope = new PointerScope()) {
+        weight = parameters.parameter("weight", "all", torch.ones(1));
+      }
+    }
+
+    abstract Tensor consumed(B batch);
+
+    @Override
+    public ParameterSet parameters() {
+      return parameters;
+    }
+
+    @Override
+    public Losses train(B batch, long seed) {
+      return new Losses(consumed(batch).mul(weight).sum());
+    }
+
+    @Override
+    public Losses evaluate(B batch, long seed) {
+      throw new UnsupportedOperationException();
+    }
+
+    @Override
+    public int samples(B batch) {
+      return 1;
+    }
+
+    @Override
+    public void close() {
+      parameters.close();
+    }
+  }
+
+  @Test
+  void everyStepHasATensorOfItsOwnWhichGoesWithIt() {
+    List<Tensor> made = new ArrayList<>();
+    ConsumingTask<Tensor> task =
+        new ConsumingTask<>() {
+          @Override
+          Tensor consumed(Tensor batch) {
+            if (batch.numel() > 5) {
+              throw new RuntimeException(NATIVE_ERROR);
+            }
+            return batch.add_(new Scalar(1));
+          }
+        };
+    try (task) {
+      BatchSizeFinder.Result result =
+          BatchSizeFinder.find(
+              task,
+              size -> {
+                made.add(torch.ones(size));
+                return made.get(made.size() - 1);
+              },
+              100);
+      assertThat(result.largest()).isEqualTo(5);
+      // Two for each size that trained, one for each that did not.
+      assertThat(made).hasSize(result.tried().values().stream().mapToInt(good -> good ? 2 : 1).sum());
+      assertThat(made).allSatisfy(tensor -> assertThat(tensor.isNull()).isTrue());
+    }
+  }
+
+  @Test
+  void transfersAreTakenOnceAndClosedIfTheyAreNot() {
+    try (SlowSide side = new SlowSide(0, true)) {
+      ConsumingTask<Transfer> task =
+          new ConsumingTask<>() {
+            @Override
+            Tensor consumed(Transfer batch) {
+              if (batch.bytes() > 4 * 6) {
+                // Before it is taken.
+                throw new RuntimeException(NATIVE_ERROR);
+              }
+              return batch.take().get(0);
+            }
+          };
+      try (task) {
+        try (StagingRing ring = new StagingRing(side, 2)) {
+          BatchSizeFinder.Result result =
+              BatchSizeFinder.find(
+                  task,
+                  size -> {
+                    try {
+                      return ring.to(List.of(torch.ones(size)));
+                    } catch (InterruptedException e) {
+                      throw new IllegalStateException(e);
+                    }
+                  },
+                  100);
+          assertThat(result.largest()).isEqualTo(6);
+        }
+        assertThat(side.openEvents).hasValue(0);
+      }
+    }
+  }
+
   @Test
   void otherFailuresAreNotTakenForALackOfMemory() {
     assertThatThrownBy(
@@ -165,6 +267,18 @@ class BatchSizeFinderTest {
   }
 
   @Test
+  void sizesAreAskedOfTheDeviceThatATextNames() {
+    assertThat(DeviceOutOfMemoryException.device(NATIVE_ERROR.replace("GPU 0", "GPU 3"), 8)).isEqualTo(3);
+    assertThat(DeviceOutOfMemoryException.device("CUDA error: out of memory", 1)).isZero();
+    assertThat(DeviceOutOfMemoryException.device("CUDA error: out of memory", 2)).isEqualTo(-1);
+    assertThat(DeviceOutOfMemoryException.isOfDevice("CUDA error: out of memory")).isTrue();
+    assertThat(DeviceOutOfMemoryException.isOfDevice("CUBLAS_STATUS_ALLOC_FAILED")).isTrue();
+    assertThat(DeviceOutOfMemoryException.isOfDevice("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+        .isFalse();
+    assertThat(DeviceOutOfMemoryException.isOfDevice("std::bad_alloc")).isFalse();
+  }
+
+  @Test
   void libtorchsOwnErrorIsRecognised() {
     RuntimeException raised = null;
     try (PointerScope scope = new PointerScope()) {
@@ -185,7 +299,19 @@ class BatchSizeFinderTest {
     assertThat(DeviceOutOfMemoryException.isOutOfMemory(new OutOfMemoryError("Java heap space"))).isFalse();
     assertThatThrownBy(() -> DeviceOutOfMemoryException.mapped(new OutOfMemoryError("Java heap space")))
         .isInstanceOf(OutOfMemoryError.class);
+    OutOfMemoryError threads =
+        new OutOfMemoryError("unable to create native thread: possibly out of memory or process/resource limits reached");
+    assertThat(DeviceOutOfMemoryException.isOutOfMemory(threads)).isFalse();
+    assertThat(DeviceOutOfMemoryException.isOutOfMemory(new RuntimeException(threads))).isFalse();
     assertThat(DeviceOutOfMemoryException.isOutOfMemory(new RuntimeException())).isFalse();
+    for (String text :
+        new String[] {
+          "Physical memory usage is too high: physicalBytes (3G) > maxPhysicalBytes (2G)",
+          "Cannot allocate new FloatPointer(1000): totalBytes = 1M, physicalBytes = 1G"
+        }) {
+      assertThat(DeviceOutOfMemoryException.isOutOfMemory(new OutOfMemoryError(text))).as(text).isTrue();
+      assertThat(DeviceOutOfMemoryException.isOutOfMemory(new IllegalStateException(new OutOfMemoryError(text)))).as(text).isTrue();
+    }
     for (String text :
         new String[] {
           "molfuse: out of memory: attention: 12 bytes",

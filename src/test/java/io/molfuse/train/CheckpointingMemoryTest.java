@@ -4,6 +4,7 @@ package io.molfuse.train;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -30,24 +31,28 @@ class CheckpointingMemoryTest {
     long plain = run(Peak.class, "plain")[0];
     long checkpointed = run(Peak.class, "checkpointed")[0];
     // Plain: 384 MiB of results. Checkpointed: 64 MiB of inputs, 24 MiB of results, and a few gradients.
-    assertThat(plain).as("MiB of the plain pass").isGreaterThanOrEqualTo(SEGMENTS * RESULTS * MIB_OF_A_RESULT);
+    assertThat(plain).as("MiB of the plain pass").isGreaterThan((SEGMENTS * RESULTS - 6) * MIB_OF_A_RESULT);
     assertThat(checkpointed)
         .as("MiB of the checkpointed pass")
-        .isLessThan((SEGMENTS + RESULTS + 12) * MIB_OF_A_RESULT)
+        .isGreaterThan((SEGMENTS - 3) * MIB_OF_A_RESULT)
+        .isLessThan((SEGMENTS + RESULTS + 20) * MIB_OF_A_RESULT)
         .isLessThan(plain / 2);
   }
 
-  /** Prints the MiB by which a forward and backward pass raised the peak of resident memory. */
+  /** Prints the most MiB by which a forward and backward pass raised anonymous memory, read after each intermediate result. */
   static final class Peak {
-    public static void main(String[] args) throws IOException {
+    private static long most;
+
+    public static void main(String[] args) {
       Threads.set(1);
       try (PointerScope scope = new PointerScope()) {
         Tensor warm = torch.ones(8).set_requires_grad(true);
         pass(warm, args[0].equals("checkpointed"));
         Tensor input = torch.ones(MIB_OF_A_RESULT << 18).set_requires_grad(true);
-        long before = kib("VmRSS:");
+        long before = anonymousKib();
+        most = 0;
         pass(input, args[0].equals("checkpointed"));
-        System.out.println((kib("VmHWM:") - before) >> 10);
+        System.out.println((most - before) >> 10);
       }
     }
 
@@ -66,6 +71,7 @@ class CheckpointingMemoryTest {
       Tensor y = x;
       for (int i = 0; i < RESULTS; i++) {
         y = y.sigmoid();
+        most = Math.max(most, anonymousKib());
       }
       return y;
     }
@@ -74,25 +80,34 @@ class CheckpointingMemoryTest {
   @Test
   void memoryIsFlatOverThousandsOfSteps() throws IOException, InterruptedException {
     long[] grown = run(Steps.class);
-    // A segment kept by each step would be 3000 objects and, with the state of the generator, 15 MiB. The JVM itself grows a little.
+    // A segment kept by each step would be 8000 objects and, with the state of the generator, 20 MiB between the halves.
     assertThat(grown[0]).as("growth of native objects held by Java").isLessThan(100);
-    assertThat(grown[1]).as("growth of resident memory in KiB").isLessThan(8 * 1024);
+    assertThat(grown[1]).as("growth of anonymous memory in KiB").isLessThan(12 * 1024);
     assertThat(grown[2]).as("segments left").isLessThan(5);
   }
 
-  /** Prints growths of native objects and of resident memory in KiB, and the segments left. */
+  /** Prints the growth of native objects, that of anonymous memory in KiB from half to half, and the segments left. */
   static final class Steps {
-    public static void main(String[] args) throws IOException {
+    public static void main(String[] args) {
       Threads.set(1);
       try (PointerScope scope = new PointerScope()) {
         Tensor weight = torch.randn(16, 16).set_requires_grad(true);
-        steps(weight, 3000);
+        steps(weight, 2000);
         long objects = Pointer.totalCount();
-        long memory = kib("VmRSS:");
-        steps(weight, 3000);
-        System.out.println(
-            (Pointer.totalCount() - objects) + " " + (kib("VmRSS:") - memory) + " " + Checkpointing.pending());
+        // Maxima of halves: single readings contain whatever the allocator has not given back yet.
+        long early = most(weight);
+        long late = most(weight);
+        System.out.println((Pointer.totalCount() - objects) + " " + (late - early) + " " + Checkpointing.pending());
       }
+    }
+
+    private static long most(Tensor weight) {
+      long most = 0;
+      for (int i = 0; i < 40; i++) {
+        steps(weight, 100);
+        most = Math.max(most, anonymousKib());
+      }
+      return most;
     }
 
     private static void steps(Tensor weight, int count) {
@@ -135,12 +150,17 @@ class CheckpointingMemoryTest {
     }
   }
 
-  private static long kib(String field) throws IOException {
-    return Files.readAllLines(Path.of("/proc/self/status")).stream()
-        .filter(line -> line.startsWith(field))
-        .mapToLong(line -> Long.parseLong(line.replaceAll("\\D", "")))
-        .findFirst()
-        .orElseThrow();
+  /** Memory that is no file's: pages of libraries come and go as the machine pleases. */
+  private static long anonymousKib() {
+    try {
+      return Files.readAllLines(Path.of("/proc/self/status")).stream()
+          .filter(line -> line.startsWith("RssAnon:"))
+          .mapToLong(line -> Long.parseLong(line.replaceAll("\\D", "")))
+          .findFirst()
+          .orElseThrow();
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
   }
 
   private static long[] run(Class<?> program, String... arguments) throws IOException, InterruptedException {

@@ -3,6 +3,7 @@ package io.molfuse.train;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
 
 import io.molfuse.ops.Attention;
 import io.molfuse.ops.MolfuseException;
@@ -181,6 +182,57 @@ class CheckpointingTest {
     out.get(0).sum().add(out.get(3).sum()).backward();
     assertThat(numbers(values.grad())).containsExactly(2f, 1f, 3f, 1f);
     assertThat(unused.grad().defined()).isFalse();
+  }
+
+  @Test
+  void whatHasAHistoryMustBeAnInput() {
+    Tensor leaf = Block.leaf(3);
+    Tensor x = Block.leaf(3);
+    Tensor plain = leaf.tanh();
+    x.mul(plain).mul(plain).sum().backward();
+    float[] expected = numbers(leaf.grad());
+
+    leaf.mutable_grad().put(new Tensor());
+    Tensor asInput = leaf.tanh();
+    Tensor first = Checkpointing.run(List.of(x, asInput), in -> List.of(in.get(0).mul(in.get(1)))).get(0);
+    Tensor second = Checkpointing.run(List.of(first, asInput), in -> List.of(in.get(0).mul(in.get(1)))).get(0);
+    Checkpointing.backward(second.sum());
+    for (int i = 0; i < expected.length; i++) {
+      assertThat(numbers(leaf.grad())[i]).isCloseTo(expected[i], within(1e-6f));
+    }
+
+    // Captured by two segments: the second run of one releases the graph that the other's goes through.
+    Tensor captured = leaf.tanh();
+    Tensor both = Checkpointing.run(Checkpointing.run(x, y -> y.mul(captured)), y -> y.mul(captured));
+    assertThatThrownBy(() -> Checkpointing.backward(both.sum()))
+        .isInstanceOf(MolfuseException.class)
+        .hasMessageContaining("a second time")
+        .hasMessageContaining("pass it as an input");
+    // Captured by one, and used outside.
+    Tensor used = leaf.tanh();
+    Tensor out = Checkpointing.run(x, y -> y.mul(used)).add(used);
+    assertThatThrownBy(() -> Checkpointing.backward(out.sum()))
+        .isInstanceOf(MolfuseException.class)
+        .hasMessageContaining("a second time")
+        .hasMessageContaining("pass it as an input");
+  }
+
+  @Test
+  void anInputOfTheSecondRunThatIsKeptIsAClosedHandleNotFreedMemory() {
+    AtomicReference<Tensor> kept = new AtomicReference<>();
+    Tensor x = Block.leaf(3);
+    Tensor out =
+        Checkpointing.run(
+            x,
+            y -> {
+              kept.set(y);
+              return y.tanh();
+            });
+    assertThat(kept.get().isNull()).isFalse();
+    out.sum().backward();
+    assertThat(kept.get()).isNotSameAs(x);
+    assertThat(kept.get().isNull()).isTrue();
+    assertThat(x.isNull()).isFalse();
   }
 
   @Test

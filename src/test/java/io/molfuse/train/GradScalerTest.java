@@ -12,6 +12,7 @@ import java.util.Map;
 import java.util.Random;
 import java.util.TreeMap;
 import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.OptimizerParamGroup;
 import org.bytedeco.pytorch.SGD;
 import org.bytedeco.pytorch.SGDOptions;
@@ -315,6 +316,24 @@ class GradScalerTest {
     assertThat(first.item_float()).isEqualTo(0f);
     assertThat(second.item_float()).isEqualTo(0.5f);
     assertThat(scaler.scale()).isEqualTo(8);
+  }
+
+  @Test
+  void aLossOnAnotherDeviceThanTheFirstIsScaledThere() {
+    GradScaler scaler = scaler(GradScaler.options().initialScale(4));
+    Tensor here = Here.on(torch.ones(2)).set_requires_grad(true);
+    try (HostReads reads = HostReads.count()) {
+      scaler.scale(here.sum()).backward();
+      // The meta device has no numbers, but is one.
+      Tensor there = torch.ones(2).to(new Device("meta"), ScalarType.Float).set_requires_grad(true);
+      Tensor product = scaler.scale(there.sum());
+      assertThat(product.is_meta()).isTrue();
+      product.backward();
+      assertThat(there.grad().is_meta()).isTrue();
+      assertThat(reads.soFar()).isZero();
+    }
+    assertThat(CheckpointingTest.numbers(here.grad())).containsExactly(4f, 4f);
+    assertThat(scaler.scale()).isEqualTo(4);
   }
 
   @Test

@@ -49,6 +49,25 @@ class GradientAccumulatorTest {
   }
 
   @Test
+  void aShortGroupOfSeveralOptimizersIsMultipliedInAllOfThem() {
+    try (PointerScope scope = new PointerScope();
+        ParameterSet first = new ParameterSet();
+        ParameterSet second = new ParameterSet()) {
+      Tensor a = first.parameter("a", "g", torch.ones(2));
+      Tensor b = second.parameter("b", "g", torch.ones(3));
+      try (AdamW one = new AdamW(first, Map.of(), 0);
+          AdamW other = new AdamW(second, Map.of(), 0)) {
+        GradientAccumulator accumulator = new GradientAccumulator(4);
+        accumulator.share(a.sum().add(b.sum())).backward();
+        assertThatThrownBy(accumulator::finish).isInstanceOf(IllegalArgumentException.class).hasMessageContaining("optimizers");
+        assertThat(accumulator.finish(one, other)).isEqualTo(1);
+        assertThat(CheckpointingTest.numbers(a.grad())).containsExactly(1f, 1f);
+        assertThat(CheckpointingTest.numbers(b.grad())).containsExactly(1f, 1f, 1f);
+      }
+    }
+  }
+
+  @Test
   void refusesEmptyAndOverfullGroups() {
     try (PointerScope scope = new PointerScope();
         ParameterSet set = new ParameterSet()) {

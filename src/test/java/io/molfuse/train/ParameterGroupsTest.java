@@ -9,6 +9,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import java.util.Map;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.LinearImpl;
+import org.bytedeco.pytorch.Module;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.AfterEach;
@@ -116,6 +117,48 @@ class ParameterGroupsTest {
     }
     assertThat(module.weight().detach().equal(before)).isFalse();
     assertThat(module.weight().grad().defined()).isFalse();
+  }
+
+  @Test
+  void modulesOfOneKindDifferByTheirPrefix() {
+    LinearImpl encoder = new LinearImpl(3, 2);
+    LinearImpl decoder = new LinearImpl(2, 3);
+    ParameterGroups groups =
+        new ParameterGroups()
+            .add("encoder", 1.0, 0.01, ParameterGroups.named("encoder", encoder))
+            .add("decoder", 1.2, 0.01, ParameterGroups.named("decoder", decoder));
+    assertThat(groups.parameters()).containsOnlyKeys("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias");
+    assertThat(groups.parameters().get("decoder.weight").shape()).containsExactly(3, 2);
+  }
+
+  @Test
+  void aParameterThatIsThereTwiceIsRefusedUnderAnyName() {
+    Tensor weight = leaf(2, 2);
+    Tensor again = new Tensor(weight);
+    ParameterGroups groups = new ParameterGroups().add("encoder", 1, 0, Map.of("e", weight));
+    assertThatThrownBy(() -> groups.add("decoder", 1, 0, Map.of("d", again)))
+        .isInstanceOf(IllegalArgumentException.class)
+        .hasMessage("group decoder: d is the same tensor as e; leave one of them out");
+    assertThatThrownBy(() -> new ParameterGroups().add("both", 1, 0, Map.of("a", weight, "b", again))).hasMessageContaining("same tensor");
+    // A refused group leaves nothing behind.
+    groups.add("decoder", 1, 0, Map.of("d", leaf(2, 2)));
+    assertThat(groups.parameters()).containsOnlyKeys("e", "d");
+  }
+
+  @Test
+  void aWeightThatChildrenShareIsNamedOnceAndStepsOnce() {
+    LinearImpl child = new LinearImpl(2, 2);
+    Module parent = new Module("parent");
+    parent.register_module("first", child);
+    parent.register_module("second", child);
+    Map<String, Tensor> named = ParameterGroups.named(parent);
+    assertThat(named).containsOnlyKeys("first.weight", "first.bias");
+    float before = CheckpointingTest.numbers(child.weight())[0];
+    try (AdamW optimizer = new AdamW(new ParameterGroups().add("all", 1, 0, named), AdamW.Settings.USUAL)) {
+      child.weight().sum().backward();
+      optimizer.step(0.1);
+    }
+    assertThat(CheckpointingTest.numbers(child.weight())[0]).isCloseTo(before - 0.1f, within(1e-5f));
   }
 
   @Test

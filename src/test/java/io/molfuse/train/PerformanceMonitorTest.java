@@ -15,12 +15,11 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.TreeSet;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicLong;
 import jdk.jfr.Recording;
 import jdk.jfr.consumer.RecordedEvent;
 import jdk.jfr.consumer.RecordingFile;
 import org.bytedeco.javacpp.PointerScope;
-import org.bytedeco.pytorch.Device;
-import org.bytedeco.pytorch.global.torch.DeviceType;
 import org.bytedeco.pytorch.global.torch.ScalarType;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -32,29 +31,36 @@ class PerformanceMonitorTest {
 
   @TempDir Path folder;
 
-  private static PerformanceMonitor cpu() {
-    return PerformanceMonitor.of(new Device(DeviceType.CPU));
+  /** What every clock of these tests shows, but for those of streams: it moves when a test moves it. */
+  private final AtomicLong now = new AtomicLong(1_000_000_000);
+
+  private PerformanceMonitor cpu() {
+    return new PerformanceMonitor(new CpuSide(now::get), now::get);
   }
 
-  private static void phase(PerformanceMonitor monitor, Phase phase, long millis) throws InterruptedException {
+  private void pass(long millis) {
+    now.addAndGet(millis * 1_000_000);
+  }
+
+  private void phase(PerformanceMonitor monitor, Phase phase, long millis) {
     monitor.begin(phase);
-    Thread.sleep(millis);
+    pass(millis);
     monitor.end(phase);
   }
 
-  private static void steps(PerformanceMonitor monitor, int count, long load, long transfer, long forward, long backward)
-      throws InterruptedException {
+  private void steps(PerformanceMonitor monitor, int count, long load, long transfer, long forward, long backward) {
     for (int i = 0; i < count; i++) {
       phase(monitor, Phase.LOAD, load);
       phase(monitor, Phase.TRANSFER, transfer);
       phase(monitor, Phase.FORWARD, forward);
       phase(monitor, Phase.BACKWARD, backward);
       phase(monitor, Phase.OPTIMIZER, 1);
+      pass(2);
       monitor.step(32);
     }
   }
 
-  private static PerformanceSummary measured(long load, long transfer, long forward, long backward) throws InterruptedException {
+  private PerformanceSummary measured(long load, long transfer, long forward, long backward) {
     try (PerformanceMonitor monitor = cpu()) {
       steps(monitor, 5, load, transfer, forward, backward);
       return monitor.summary();
@@ -62,7 +68,7 @@ class PerformanceMonitorTest {
   }
 
   @Test
-  void hintsFitTheWorkload() throws InterruptedException {
+  void hintsFitTheWorkload() {
     assertThat(measured(20, 2, 3, 3).bottleneck()).isEqualTo(Bottleneck.INPUT_BOUND);
     assertThat(measured(1, 60, 3, 3).bottleneck()).isEqualTo(Bottleneck.TRANSFER_BOUND);
     assertThat(measured(1, 2, 30, 30).bottleneck()).isEqualTo(Bottleneck.COMPUTE_BOUND);
@@ -85,37 +91,36 @@ class PerformanceMonitorTest {
   }
 
   @Test
-  void timesAddUp() throws InterruptedException {
+  void timesAddUp() {
     PerformanceSummary summary = measured(5, 3, 8, 4);
     assertThat(summary.steps()).isEqualTo(5);
     assertThat(summary.samples()).isEqualTo(160);
-    assertThat(summary.loadMillis()).isGreaterThanOrEqualTo(4.9);
-    assertThat(summary.transferMillis()).isGreaterThanOrEqualTo(2.9);
-    assertThat(summary.forwardMillis()).isGreaterThanOrEqualTo(7.9);
-    assertThat(summary.backwardMillis()).isGreaterThanOrEqualTo(3.9);
-    assertThat(summary.optimizerMillis()).isGreaterThanOrEqualTo(0.9);
-    double phases =
-        summary.loadMillis() + summary.transferMillis() + summary.forwardMillis() + summary.backwardMillis()
-            + summary.optimizerMillis();
-    assertThat(summary.stepMillis()).isGreaterThanOrEqualTo(phases);
-    assertThat(summary.samplesPerSecond()).isCloseTo(32 / (summary.stepMillis() * 1e-3), within(1.0));
+    assertThat(summary.loadMillis()).isCloseTo(5, within(1e-9));
+    assertThat(summary.transferMillis()).isCloseTo(3, within(1e-9));
+    assertThat(summary.forwardMillis()).isCloseTo(8, within(1e-9));
+    assertThat(summary.backwardMillis()).isCloseTo(4, within(1e-9));
+    assertThat(summary.optimizerMillis()).isCloseTo(1, within(1e-9));
+    // With what belongs to no phase.
+    assertThat(summary.stepMillis()).isCloseTo(23, within(1e-9));
+    assertThat(summary.samplesPerSecond()).isCloseTo(32 / 23e-3, within(1e-6));
     assertThat(summary.processMemoryBytes()).isGreaterThan(1 << 20);
-    assertThat(summary.processCpu()).isBetween(0.0, 1.1);
+    assertThat(summary.processCpu()).isNotNegative();
     assertThat(summary.deviceAllocatedBytes()).isNull();
     assertThat(summary.deviceUtilization()).isNull();
   }
 
   @Test
-  void aPhaseMayComeSeveralTimesInAStepOrNotAtAll() throws InterruptedException {
+  void aPhaseMayComeSeveralTimesInAStepOrNotAtAll() {
     try (PerformanceMonitor monitor = cpu()) {
       monitor.begin(Phase.FORWARD);
-      Thread.sleep(500);
+      pass(500);
       // Begun again, as after a failure: what was before does not count.
       phase(monitor, Phase.FORWARD, 5);
       phase(monitor, Phase.FORWARD, 5);
       monitor.step(1);
       PerformanceSummary summary = monitor.summary();
-      assertThat(summary.forwardMillis()).isBetween(9.9, 450.0);
+      assertThat(summary.forwardMillis()).isCloseTo(10, within(1e-9));
+      assertThat(summary.stepMillis()).isCloseTo(510, within(1e-9));
       assertThat(summary.backwardMillis()).isZero();
       assertThatThrownBy(() -> monitor.end(Phase.BACKWARD)).isInstanceOf(IllegalStateException.class);
       monitor.reset();
@@ -171,14 +176,64 @@ class PerformanceMonitorTest {
         try (PointerScope scope = new PointerScope()) {
           slot.submit().take();
         }
+        pass(11);
         monitor.step(1);
       }
       while (monitor.summary().steps() < 4) {
         Thread.sleep(1);
       }
       // Two copies of 5 ms each.
-      assertThat(monitor.summary().transferMillis()).isGreaterThanOrEqualTo(9.8);
+      assertThat(monitor.summary().transferMillis()).isCloseTo(10, within(1e-9));
       assertThat(monitor.summary().bottleneck()).isEqualTo(Bottleneck.TRANSFER_BOUND);
+    }
+  }
+
+  @Test
+  @Timeout(60)
+  void aRingThatOutlivesItsMonitorKeepsNoEvents() throws InterruptedException {
+    try (SlowSide side = new SlowSide(0, true);
+        StagingRing ring = new StagingRing(side, 2)) {
+      int own = side.openEvents.get();
+      PerformanceMonitor monitor = cpu();
+      ring.monitor(monitor);
+      transfers(ring, 3);
+      assertThat(side.openEvents.get()).isGreaterThan(own);
+      // One copy is begun before the monitor is closed, and ends after.
+      PerformanceMonitor.Span begun = monitor.beginCopy(side);
+      monitor.close();
+      monitor.endCopy(begun);
+      assertThat(side.openEvents).hasValue(own);
+      transfers(ring, 3);
+      assertThat(monitor.beginCopy(side)).isNull();
+      assertThat(side.openEvents).hasValue(own);
+      monitor.begin(Phase.FORWARD);
+      monitor.end(Phase.FORWARD);
+      monitor.step(1);
+      monitor.close();
+      assertThat(monitor.summary().steps()).isZero();
+    }
+  }
+
+  private static void transfers(StagingRing ring, int count) throws InterruptedException {
+    for (int i = 0; i < count; i++) {
+      StagingRing.Slot slot = ring.acquire();
+      slot.tensor(ScalarType.Float, 10);
+      try (PointerScope scope = new PointerScope()) {
+        slot.submit().take();
+      }
+    }
+  }
+
+  @Test
+  @Timeout(60)
+  void copiesWithoutStepsDoNotPileUp() throws InterruptedException {
+    try (SlowSide side = new SlowSide(0, true);
+        PerformanceMonitor monitor = cpu();
+        StagingRing ring = new StagingRing(side, 2).monitor(monitor)) {
+      transfers(ring, 1500);
+      int events = side.openEvents.get();
+      transfers(ring, 1500);
+      assertThat(side.openEvents).hasValue(events);
     }
   }
 
@@ -229,12 +284,10 @@ class PerformanceMonitorTest {
     assertThat(events).extracting(event -> event.getLong("step")).containsExactly(1L, 2L, 3L);
     for (RecordedEvent event : events) {
       assertThat(event.getLong("samples")).isEqualTo(32);
-      assertThat(event.getDuration("load").toNanos()).isGreaterThan(1_900_000);
-      assertThat(event.getDuration("forward").toNanos()).isGreaterThan(5_900_000);
-      long phases =
-          event.getLong("load") + event.getLong("transfer") + event.getLong("forward") + event.getLong("backward")
-              + event.getLong("optimizer");
-      assertThat(event.getLong("time")).isGreaterThanOrEqualTo(phases);
+      assertThat(event.getDuration("load").toNanos()).isEqualTo(2_000_000);
+      assertThat(event.getDuration("forward").toNanos()).isEqualTo(6_000_000);
+      assertThat(event.getLong("optimizer")).isEqualTo(1_000_000);
+      assertThat(event.getLong("time")).isEqualTo(15_000_000);
       assertThat(event.getLong("deviceMemory")).isEqualTo(-1);
       assertThat(event.getLong("processMemory")).isPositive();
     }

@@ -9,6 +9,7 @@ import ch.qos.logback.classic.Logger;
 import ch.qos.logback.classic.spi.ILoggingEvent;
 import ch.qos.logback.core.read.ListAppender;
 import io.molfuse.ops.CudaDevice;
+import io.molfuse.ops.Molfuse;
 import java.util.List;
 import org.bytedeco.pytorch.global.torch;
 import org.bytedeco.pytorch.global.torch.DeviceType;
@@ -19,7 +20,11 @@ import org.slf4j.LoggerFactory;
 @SuppressWarnings("try")
 class PrecisionTest {
   static CudaDevice device(int major, int minor) {
-    return new CudaDevice(0, 1, true, "", "Test GPU", major, minor, 108, 166912, 1L << 36, 13000, 13000);
+    return device(0, major, minor);
+  }
+
+  static CudaDevice device(int index, int major, int minor) {
+    return new CudaDevice(index, 2, true, "", "Test GPU", major, minor, 108, 166912, 1L << 36, 13000, 13000);
   }
 
   @Test
@@ -87,5 +92,20 @@ class PrecisionTest {
     }
     assertThat(Precision.TF32.on(device(8, 6)).backend()).hasToString("tf32 for matrix products on, tf32 for cuDNN on");
     assertThat(half.backend()).hasToString("none changed");
+    assertThat(half.cuda()).isNull();
+  }
+
+  @Test
+  void aChoiceIsCheckedAgainstItsOwnDevice() {
+    CudaDevice second = device(1, 8, 6);
+    Precision.Choice choice = Precision.TF32.on(second);
+    assertThat(choice.cuda()).isSameAs(second);
+    if (Molfuse.capabilities().cudnnUsable()) {
+      choice.backend().apply().close();
+    } else {
+      // As far as its device goes it could: what lacks is the library.
+      assertThatThrownBy(() -> choice.backend().apply())
+          .hasMessageContaining("needs cuDNN, but there is Test GPU (compute capability 8.6)");
+    }
   }
 }

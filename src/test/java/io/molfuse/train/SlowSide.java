@@ -10,7 +10,10 @@ import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 
-/** A device whose side stream is a thread that copies late, as a busy bus does. */
+/**
+ * A device whose side stream is a thread that copies late, as a busy bus does: each copy takes the delay by the stream's own clock, which
+ * nothing else moves. For the host to be ahead of it for sure, hold it.
+ */
 @SuppressWarnings("try")
 final class SlowSide implements DeviceSide {
   /** A point in the work of the thread. */
@@ -50,12 +53,27 @@ final class SlowSide implements DeviceSide {
   private final ExecutorService stream = Executors.newSingleThreadExecutor(task -> new Thread(task, "slow-stream"));
   private final CpuSide cpu = new CpuSide();
   private final long delayMillis;
+  /** Of the stream's thread. */
+  private long streamNanos;
   private final boolean honest;
 
-  /** @param honest false: its events claim that all is done, as if the ring did not wait for them */
+  /**
+   * @param delayMillis of each copy
+   * @param honest false: its events claim that all is done, as if the ring did not wait for them
+   */
   SlowSide(long delayMillis, boolean honest) {
     this.delayMillis = delayMillis;
     this.honest = honest;
+  }
+
+  /** Waits until a thread waits for something, or fails if it ends without. */
+  static void awaitBlocked(Thread thread) throws InterruptedException {
+    while (thread.getState() != Thread.State.WAITING) {
+      if (thread.getState() == Thread.State.TERMINATED) {
+        throw new AssertionError(thread.getName() + " ended instead of waiting");
+      }
+      Thread.sleep(1);
+    }
   }
 
   /** Lets the stream do nothing until the latch is down. */
@@ -102,10 +120,8 @@ final class SlowSide implements DeviceSide {
     enqueue(
         () -> {
           try (PointerScope scope = new PointerScope()) {
-            Thread.sleep(delayMillis);
+            streamNanos += TimeUnit.MILLISECONDS.toNanos(delayMillis);
             to.copy_(from);
-          } catch (InterruptedException e) {
-            // Stopped: what is not copied by now is not copied.
           } finally {
             from.releaseReference();
             to.releaseReference();
@@ -126,7 +142,7 @@ final class SlowSide implements DeviceSide {
     ((Marker) event).reached = latch;
     enqueue(
         () -> {
-          ((Marker) event).nanos = System.nanoTime();
+          ((Marker) event).nanos = streamNanos;
           latch.countDown();
         });
   }

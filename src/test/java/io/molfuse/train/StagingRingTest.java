@@ -8,8 +8,8 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
+import java.util.concurrent.Callable;
 import java.util.concurrent.CountDownLatch;
-import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.stream.LongStream;
 import org.bytedeco.javacpp.LongPointer;
@@ -42,38 +42,76 @@ class StagingRingTest {
     return values;
   }
 
-  /** What arrives of batches 0 to count-1 that are all submitted before the first is taken. */
-  private static List<long[]> arrived(DeviceSide side, int slots, int count) throws InterruptedException {
+  /** Writes batches first to last-1 and starts their copies. */
+  private static void submit(StagingRing ring, int first, int last, List<Transfer> transfers) throws InterruptedException {
+    for (int i = first; i < last; i++) {
+      StagingRing.Slot slot = ring.acquire();
+      fill(slot.tensor(ScalarType.Long, WIDTH), i);
+      fill(slot.tensor(ScalarType.Long, 2, 3), -i);
+      transfers.add(slot.submit());
+    }
+  }
+
+  private static List<long[]> arrived(List<Transfer> transfers) {
     List<long[]> arrived = new ArrayList<>();
-    try (StagingRing ring = new StagingRing(side, slots);
-        PointerScope scope = new PointerScope()) {
-      List<Transfer> transfers = new ArrayList<>();
-      for (int i = 0; i < count; i++) {
-        StagingRing.Slot slot = ring.acquire();
-        fill(slot.tensor(ScalarType.Long, WIDTH), i);
-        fill(slot.tensor(ScalarType.Long, 2, 3), -i);
-        transfers.add(slot.submit());
-      }
-      for (Transfer transfer : transfers) {
-        assertThat(transfer.bytes()).isEqualTo((WIDTH + 6) * 8);
-        List<Tensor> tensors = transfer.take();
-        assertThat(tensors.get(1).shape()).containsExactly(2, 3);
-        arrived.add(new long[] {values(tensors.get(0))[0], values(tensors.get(0))[WIDTH - 1], values(tensors.get(1))[5]});
-      }
+    for (Transfer transfer : transfers) {
+      assertThat(transfer.bytes()).isEqualTo((WIDTH + 6) * 8);
+      List<Tensor> tensors = transfer.take();
+      assertThat(tensors.get(1).shape()).containsExactly(2, 3);
+      arrived.add(new long[] {values(tensors.get(0))[0], values(tensors.get(0))[WIDTH - 1], values(tensors.get(1))[5]});
     }
     return arrived;
+  }
+
+  /** A thread that ends with a failure of the test instead of its own. */
+  private static Thread started(Callable<?> action, List<Throwable> thrown) {
+    Thread thread =
+        new Thread(
+            () -> {
+              try {
+                action.call();
+              } catch (Throwable e) {
+                thrown.add(e);
+              }
+            });
+    thread.start();
+    return thread;
   }
 
   @Test
   @Timeout(60)
   void aSlotIsNotWrittenWhileASlowStreamReadsIt() throws InterruptedException {
-    try (SlowSide side = new SlowSide(3, true)) {
-      List<long[]> arrived = arrived(side, 3, 12);
-      for (int i = 0; i < arrived.size(); i++) {
-        assertThat(arrived.get(i)).containsExactly(i, i, -i);
+    List<Throwable> thrown = Collections.synchronizedList(new ArrayList<>());
+    try (SlowSide side = new SlowSide(3, true);
+        PointerScope scope = new PointerScope()) {
+      try (StagingRing ring = new StagingRing(side, 3)) {
+        CountDownLatch held = new CountDownLatch(1);
+        side.holdUntil(held);
+        List<Transfer> transfers = Collections.synchronizedList(new ArrayList<>());
+        submit(ring, 0, 3, transfers);
+        assertThat(side.waits).hasValue(0);
+        // Three fit at once; whoever wants a fourth waits for the stream.
+        Thread other =
+            started(
+                () -> {
+                  try (PointerScope own = new PointerScope()) {
+                    submit(ring, 3, 12, transfers);
+                  }
+                  return null;
+                },
+                thrown);
+        SlowSide.awaitBlocked(other);
+        assertThat(side.waits).hasValue(1);
+        assertThat(transfers).hasSize(3);
+        held.countDown();
+        other.join();
+        assertThat(thrown).isEmpty();
+        List<long[]> arrived = arrived(transfers);
+        assertThat(arrived).hasSize(12);
+        for (int i = 0; i < arrived.size(); i++) {
+          assertThat(arrived.get(i)).containsExactly(i, i, -i);
+        }
       }
-      // Three fit at once; each of the others had to wait for a slot.
-      assertThat(side.waits.get()).isBetween(8, 12);
       assertThat(side.kept).hasValue(24);
       assertThat(side.openEvents).hasValue(0);
     }
@@ -83,9 +121,16 @@ class StagingRingTest {
   @Test
   @Timeout(60)
   void withoutTheWaitBatchesWouldBeOverwritten() throws InterruptedException {
-    try (SlowSide side = new SlowSide(3, false)) {
-      List<long[]> arrived = arrived(side, 3, 12);
-      assertThat(arrived.get(0)[0]).isNotZero();
+    try (SlowSide side = new SlowSide(3, false);
+        StagingRing ring = new StagingRing(side, 3);
+        PointerScope scope = new PointerScope()) {
+      CountDownLatch held = new CountDownLatch(1);
+      side.holdUntil(held);
+      List<Transfer> transfers = new ArrayList<>();
+      submit(ring, 0, 12, transfers);
+      held.countDown();
+      // Each slot holds the last of its four batches when the stream reads it.
+      assertThat(arrived(transfers)).extracting(batch -> batch[0]).containsExactly(9L, 10L, 11L, 9L, 10L, 11L, 9L, 10L, 11L, 9L, 10L, 11L);
     }
   }
 
@@ -106,7 +151,7 @@ class StagingRingTest {
                 }
               });
       other.start();
-      other.join(100);
+      SlowSide.awaitBlocked(other);
       assertThat(got).isFalse();
       slot.release();
       other.join();
@@ -145,8 +190,7 @@ class StagingRingTest {
     assertThat(thrown.get(0)).isInstanceOf(InterruptedException.class);
     assertThat(thrown.get(1)).hasMessage("the staging ring is closed");
     // The slot that is being filled is waited for.
-    closing.join(50);
-    assertThat(closing.isAlive()).isTrue();
+    SlowSide.awaitBlocked(closing);
     try (PointerScope scope = new PointerScope()) {
       fill(slot.tensor(ScalarType.Long, 5), 7);
       Transfer transfer = slot.submit();
@@ -305,12 +349,17 @@ class StagingRingTest {
   void closeWaitsForASlowStream() throws InterruptedException {
     try (SlowSide side = new SlowSide(30, true)) {
       StagingRing ring = new StagingRing(side, 2);
+      CountDownLatch held = new CountDownLatch(1);
+      side.holdUntil(held);
       StagingRing.Slot slot = ring.acquire();
       fill(slot.tensor(ScalarType.Long, 4), 3);
       Transfer transfer = slot.submit();
-      long before = System.nanoTime();
-      ring.close();
-      assertThat(TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - before)).isGreaterThanOrEqualTo(20);
+      Thread closing = new Thread(ring::close);
+      closing.start();
+      SlowSide.awaitBlocked(closing);
+      assertThat(transfer.done()).isFalse();
+      held.countDown();
+      closing.join();
       assertThat(transfer.done()).isTrue();
       try (PointerScope scope = new PointerScope()) {
         assertThat(values(transfer.take().get(0))).containsOnly(3);
