@@ -49,7 +49,8 @@ public final class Checkpointing {
   private static final ThreadLocal<Integer> DEPTH = ThreadLocal.withInitial(() -> 0);
   private static final String RELEASED_GRAPH = "backward through the graph a second time";
   private static final String REMEDY =
-      "if a checkpointed function captures a tensor with a history, pass it as an input instead: Checkpointing.run(List.of(x, captured), ...)";
+      "if a checkpointed function captures a tensor with a history, pass it as an input instead: "
+          + "Checkpointing.run(List.of(x, captured), ...)";
 
   private Checkpointing() {}
 
