@@ -99,7 +99,11 @@ sealed interface Setting {
   default Setting at(String path) {
     Setting setting = this;
     for (String key : path.split("\\.")) {
-      setting = setting instanceof Section section ? section.values().get(key) : null;
+      if (setting instanceof Items list && key.matches("\\d{1,9}") && Integer.parseInt(key) < list.values().size()) {
+        setting = list.values().get(Integer.parseInt(key));
+      } else {
+        setting = setting instanceof Section section ? section.values().get(key) : null;
+      }
       if (setting == null) {
         return null;
       }
