@@ -257,9 +257,11 @@ class ConfigurationTest {
         .isInstanceOf(UsageException.class)
         .hasMessage("--set books.2.pages=3: the list has 2 values, numbered from 0; there is no 2");
     Setting wrong = YamlSettings.parse("books:\n- pages: 1\n- pages: x\n", new Origin(Origin.Layer.FILE, "shelf.yaml", 1));
-    assertThatThrownBy(() -> SettingBinder.bind(Shelf.class, wrong)).hasMessage("shelf.yaml, line 3: books.1.pages must be a number, but is \"x\"");
+    assertThatThrownBy(() -> SettingBinder.bind(Shelf.class, wrong))
+        .hasMessage("shelf.yaml, line 3: books.1.pages must be a number, but is \"x\"");
     Setting low = YamlSettings.parse("books:\n- pages: 1\n- pages: 0\n", new Origin(Origin.Layer.FILE, "shelf.yaml", 1));
-    assertThatThrownBy(() -> SettingBinder.bind(Shelf.class, low)).hasMessageStartingWith("shelf.yaml, line 3: books.1.pages must be at least 1");
+    assertThatThrownBy(() -> SettingBinder.bind(Shelf.class, low))
+        .hasMessageStartingWith("shelf.yaml, line 3: books.1.pages must be at least 1");
   }
 
   @Test

@@ -439,6 +439,31 @@ class TrainAndGenerateTest {
   }
 
   @Test
+  void thePresetIsChosenByTheDataUnlessNamed() throws IOException {
+    String little = "model={encoder: {layers: 1, selected: 1, heads: 1, channels: 8}, decoder: {layers: 1, heads: 1, hidden: 8}}";
+    Path output = folder.resolve("run");
+    Object[] args = {"train", "--data", drugs(), "--device", "cpu", "--max-steps", 1, "--samples", 0, "--set", little};
+    Program chosen = Program.run(with(args, "--output", output));
+    assertThat(chosen.code()).as(chosen.err()).isZero();
+    assertThat(chosen.err()).doesNotContain("not in effect");
+    assertThat(saved(output).preset()).isEqualTo(Preset.Name.SMALL);
+    assertThat(saved(output).training().batchSize()).isEqualTo(64);
+    Path named = folder.resolve("named");
+    Program medium = Program.run(with(args, "--output", named, "--set", "preset=medium"));
+    assertThat(medium.code()).as(medium.err()).isZero();
+    assertThat(medium.err()).contains("not in effect in this version: data.access, data.shuffle_buffer");
+    assertThat(saved(named).preset()).isEqualTo(Preset.Name.MEDIUM);
+    assertThat(saved(named).training().batchSize()).isEqualTo(32);
+    assertThat(saved(named).training().epochs()).isZero();
+  }
+
+  private static Object[] with(Object[] args, Object... more) {
+    List<Object> all = new ArrayList<>(List.of(args));
+    all.addAll(List.of(more));
+    return all.toArray();
+  }
+
+  @Test
   void verboseShowsTheStackTrace() {
     Program program = Program.run("generate", "--checkpoint", folder.resolve("none"), "--verbose");
     assertThat(program.code()).isEqualTo(1);
