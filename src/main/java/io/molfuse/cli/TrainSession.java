@@ -34,6 +34,7 @@ final class TrainSession {
 
   private final Console console;
   private final RunDirectory run;
+  private final Configuration configuration;
   private final RunSettings settings;
   private final MoleculeDataset dataset;
   private final MolecularVae model;
@@ -44,6 +45,7 @@ final class TrainSession {
   TrainSession(
       Console console,
       RunDirectory run,
+      Configuration configuration,
       RunSettings settings,
       MoleculeDataset dataset,
       MolecularVae model,
@@ -52,6 +54,7 @@ final class TrainSession {
       boolean json) {
     this.console = console;
     this.run = run;
+    this.configuration = configuration;
     this.settings = settings;
     this.dataset = dataset;
     this.model = model;
@@ -62,18 +65,19 @@ final class TrainSession {
 
   int run(TrainingState state) {
     MoleculeDataset.Split split = split();
-    long seed = settings.training().seed();
-    MoleculeBatches batches = new MoleculeBatches(dataset, split.train(), settings.batchSize(), true, seed);
+    long seed = configuration.training().seed();
+    MoleculeBatches batches = new MoleculeBatches(dataset, split.train(), configuration.training().batchSize(), true, seed);
     describe(split);
+    Map<String, String> texts = Map.of(Configuration.FILE, configuration.yaml());
     Trainer.Result result;
     try (Trainer<GraphBatch> trainer =
-            new Trainer<>(new VaeTask(model, settings.beta()), batches, settings.training()).resume(state);
+            new Trainer<>(new VaeTask(model, configuration.training().beta()), batches, configuration.training().config()).resume(state);
         StepDisplay display = StepDisplay.choose(console)) {
       if (resumedFrom != null) {
         resumedFrom.loadOptimizer(trainer.optimizer());
       }
       if (split.validation().length > 0) {
-        trainer.validation(new MoleculeBatches(dataset, split.validation(), settings.batchSize(), false, seed));
+        trainer.validation(new MoleculeBatches(dataset, split.validation(), configuration.training().batchSize(), false, seed));
       }
       if (json) {
         trainer.listener(new JsonSteps(console, trainer::requestStop));
@@ -82,7 +86,7 @@ final class TrainSession {
           .listener(display)
           .checkpoints(
               (now, optimizer, labels) ->
-                  VaeCheckpoint.save(run, model, dataset.vocabulary(), settings, now, optimizer, labels));
+                  VaeCheckpoint.save(run, model, dataset.vocabulary(), settings, texts, now, optimizer, labels));
       result = train(trainer);
     }
     if (result.ending() == Trainer.Ending.STOPPED) {
@@ -128,7 +132,7 @@ final class TrainSession {
         split.train().length, split.validation().length, model.vocabularySize());
     console.say(
         "model      %s: %.1f million parameters; encoder %d layers of %d, latent %d, decoder %d layers of %d",
-        settings.preset(),
+        configuration.preset(),
         model.parameters().count() * 1e-6,
         config.encoder().layers(),
         config.encoder().width(),
@@ -170,7 +174,7 @@ final class TrainSession {
         state.step(), state.samples(), state.elapsedSeconds(), result.checkpoint());
     List<String> selfies =
         new Generator(model, dataset.vocabulary())
-            .sample(samples, GenerationOptions.seeded(settings.training().seed()));
+            .sample(samples, GenerationOptions.seeded(configuration.training().seed()));
     GenerationMetrics metrics =
         GenerationMetrics.ofSelfies(selfies, Selfies.standard(), KnownMolecules.of(dataset, split.train()));
     if (json) {

@@ -17,7 +17,7 @@ import org.bytedeco.pytorch.global.torch.DeviceType;
 
 /**
  * Checkpoints of a molecular VAE: config.json (its size), vocabulary.json, model.safetensors, and for resuming
- * optimizer.safetensors, state.json and run.json (the caller's own settings).
+ * optimizer.safetensors, state.json, run.json (the caller's own settings) and texts of the caller's.
  */
 public final class VaeCheckpoint {
   private static final String CONFIG = "config";
@@ -58,6 +58,7 @@ public final class VaeCheckpoint {
    * @param model the model
    * @param vocabulary its vocabulary
    * @param settings the caller's settings of the run, as JSON
+   * @param texts the caller's texts, by file name
    * @param state how far the run is
    * @param optimizer its moments
    * @param labels which of last and best to move to this checkpoint
@@ -68,6 +69,7 @@ public final class VaeCheckpoint {
       MolecularVae model,
       Vocabulary vocabulary,
       Object settings,
+      Map<String, String> texts,
       TrainingState state,
       AdamW optimizer,
       List<String> labels) {
@@ -79,7 +81,7 @@ public final class VaeCheckpoint {
     Map<String, Map<String, Tensor>> tensors = new LinkedHashMap<>();
     tensors.put(MODEL, model.parameters().tensors());
     tensors.put(OPTIMIZER, optimizer.state());
-    return run.save(state.step(), new Checkpoint.Content(documents, tensors), labels);
+    return run.save(state.step(), new Checkpoint.Content(documents, tensors, texts), labels);
   }
 
   /**
@@ -123,6 +125,17 @@ public final class VaeCheckpoint {
    */
   public <T> T settings(Class<T> type) {
     return checkpoint.document(RUN, type);
+  }
+
+  /**
+   * A text of the caller's.
+   *
+   * @param name of the file, as given to save
+   * @return its content
+   * @throws CheckpointException if the file is missing or damaged
+   */
+  public String text(String name) {
+    return checkpoint.text(name);
   }
 
   /** @return how far the run was */

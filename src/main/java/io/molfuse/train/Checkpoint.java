@@ -32,8 +32,20 @@ public final class Checkpoint {
    *
    * @param documents values to write as JSON, by name without extension
    * @param tensors tensors to write, by file name without extension
+   * @param texts texts to write, by file name
    */
-  public record Content(Map<String, Object> documents, Map<String, Map<String, Tensor>> tensors) {}
+  public record Content(
+      Map<String, Object> documents, Map<String, Map<String, Tensor>> tensors, Map<String, String> texts) {
+    /**
+     * Content without texts.
+     *
+     * @param documents values to write as JSON, by name without extension
+     * @param tensors tensors to write, by file name without extension
+     */
+    public Content(Map<String, Object> documents, Map<String, Map<String, Tensor>> tensors) {
+      this(documents, tensors, Map.of());
+    }
+  }
 
   record FileEntry(@JsonProperty("bytes") long bytes, @JsonProperty("sha256") String sha256) {}
 
@@ -109,6 +121,22 @@ public final class Checkpoint {
   }
 
   /**
+   * Reads a text.
+   *
+   * @param name of the file
+   * @return its content
+   * @throws CheckpointException if the file is missing or damaged
+   */
+  public String text(String name) {
+    Path file = verified(name);
+    try {
+      return Files.readString(file);
+    } catch (IOException e) {
+      throw new CheckpointException("cannot use " + file + ": " + firstLine(e), e);
+    }
+  }
+
+  /**
    * The path of a JSON document, checked against the manifest.
    *
    * @param name without extension
@@ -162,6 +190,10 @@ public final class Checkpoint {
       byte[] text = (JSON.writeValueAsString(document.getValue()) + "\n").getBytes(StandardCharsets.UTF_8);
       DurableFiles.write(directory.resolve(name), text);
       files.put(name, entry(directory.resolve(name)));
+    }
+    for (Map.Entry<String, String> text : content.texts().entrySet()) {
+      DurableFiles.write(directory.resolve(text.getKey()), text.getValue().getBytes(StandardCharsets.UTF_8));
+      files.put(text.getKey(), entry(directory.resolve(text.getKey())));
     }
     for (Map.Entry<String, Map<String, Tensor>> tensors : content.tensors().entrySet()) {
       String name = tensors.getKey() + TENSORS;

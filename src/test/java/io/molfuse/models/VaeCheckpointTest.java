@@ -54,7 +54,7 @@ class VaeCheckpointTest {
     return new Trainer<>(new VaeTask(model, 1e-3), new MoleculeBatches(drugs, all, 7, true, 11), config())
         .checkpoints(
             (state, optimizer, labels) ->
-                VaeCheckpoint.save(run, model, drugs.vocabulary(), Map.of("note", "mine"), state, optimizer, labels));
+                VaeCheckpoint.save(run, model, drugs.vocabulary(), Map.of("note", "mine"), Map.of("note.yaml", "note: mine\n"), state, optimizer, labels));
   }
 
   private static Map<String, float[]> values(MolecularVae model) {
@@ -90,6 +90,7 @@ class VaeCheckpointTest {
     }
     VaeCheckpoint checkpoint = VaeCheckpoint.open(folder.resolve("resumed"), "last");
     assertThat(checkpoint.settings(JsonNode.class).path("note").asText()).isEqualTo("mine");
+    assertThat(checkpoint.text("note.yaml")).isEqualTo("note: mine\n");
     try (VaeCheckpoint.Loaded loaded = checkpoint.load(DeviceType.CPU);
         Trainer<GraphBatch> trainer = trainer(loaded.model(), drugs, run)) {
       checkpoint.loadOptimizer(trainer.optimizer());
