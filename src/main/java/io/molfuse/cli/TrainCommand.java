@@ -290,6 +290,7 @@ final class TrainCommand implements Callable<Integer> {
         saved.accumulation(),
         options.logEvery != null ? options.logEvery : saved.logEvery(),
         saved.checkpointSeconds(),
-        saved.seed());
+        saved.seed(),
+        saved.precision());
   }
 }
