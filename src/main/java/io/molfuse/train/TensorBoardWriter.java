@@ -23,7 +23,7 @@ import java.util.zip.CRC32C;
  * masked CRC-32C of each, little-endian), each of them an Event as TensorFlow's event.proto and summary.proto have it. A folder may hold
  * several files of one run; they are made so that their names sort by age, the order in which TensorBoard reads them.
  *
- * <p>Steps must not fall within a file. Not for several threads at once.
+ * <p>Not for several threads at once.
  */
 public final class TensorBoardWriter implements AutoCloseable {
   private static final String VERSION = "brain.Event:2";
