@@ -13,7 +13,7 @@ import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch;
 
-/** The values of the last steps, left on the device until someone wants to know them, so that a step that is not logged waits for nothing. */
+/** The values of the last steps, left on the device until someone wants to know them: a step that is not logged waits for nothing. */
 @SuppressWarnings("try") // A scope does its work by being open.
 final class PendingValues implements AutoCloseable {
   private record Row(List<String> names, Tensor values) {}

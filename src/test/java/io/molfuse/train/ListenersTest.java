@@ -133,7 +133,7 @@ class ListenersTest {
     train(20, TrainingState.START, new ConsoleListener(lines::add, 0));
     assertThat(lines.get(0)).isEqualTo("training in fp32: as asked for, on the CPU");
     assertThat(lines).filteredOn(line -> line.contains("%")).hasSize(4);
-    assertThat(lines.get(1)).matches("  5 %  step 1, epoch 1: total_loss \\S+, half \\S+, grad_norm \\S+, rate 0.01, \\d+ samples/s");
+    assertThat(lines.get(1)).matches("  5 %  step 1, epoch 1: total_loss \\S+, half \\S+, grad_norm \\S+, rate 0\\.0100, \\d+ samples/s");
     assertThat(lines).anyMatch(line -> line.matches("step 10: validation, total_loss \\S+, half \\S+( \\(best so far\\))?"));
     assertThat(lines).contains("step 20: saved saved-20");
     assertThat(lines.get(lines.size() - 1)).matches("finished after step 20, 320 samples and \\d+ s");
