@@ -15,7 +15,8 @@
  *       {@link io.molfuse.train.StagingRing} that copies to a device beside the model
  *   <li>{@link io.molfuse.train.PerformanceMonitor} and {@link io.molfuse.train.BatchSizeFinder}
  *   <li>{@link io.molfuse.train.NanGuard}, {@link io.molfuse.train.EarlyStopping} and {@link io.molfuse.train.MovingAverages} for what
- *       goes on beside the step, and {@link io.molfuse.train.TensorBoardWriter} for curves of it
+ *       goes on beside the step, {@link io.molfuse.train.TensorBoardWriter} for curves of it, and {@link io.molfuse.train.StopOnExit} for
+ *       Ctrl-C
  * </ul>
  */
 package io.molfuse.train;
