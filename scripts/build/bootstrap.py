@@ -13,6 +13,7 @@ Items, and the variables printed for each:
     cuda        MOLFUSE_NVCC, MOLFUSE_CUDA_INCLUDE, MOLFUSE_CUDART (libcudart_static.a), MOLFUSE_CUOBJDUMP (may be empty)
     cmake       MOLFUSE_CMAKE, MOLFUSE_CTEST
     ninja       MOLFUSE_NINJA
+    tensorboard MOLFUSE_TENSORBOARD        folder of Python packages that read TensorBoard's event files (for a test)
 
 Everything fetched is kept in the cache, ${MOLFUSE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/molfuse}, in folders named by what they
 hold, moved in whole: a folder that exists is complete, and a second clone fetches nothing.
@@ -37,6 +38,7 @@ CMAKE_MINIMUM = (3, 22)
 PRESET_LIBRARIES = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libgomp.so.1")
 CUDA_WHEELS = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime", "nvidia-cuda-cccl", "nvidia-cuda-cuobjdump",
                "nvidia-cuda-nvdisasm")
+TENSORBOARD_WHEELS = ("tensorboard", "protobuf", "absl-py", "numpy", "packaging")
 OPENBLAS_LIBRARIES = ("libopenblas.so.0", "libgfortran.so.5", "libquadmath.so.0")
 
 
@@ -222,6 +224,21 @@ class Cache:
             raise Failure(f"the wheel of {name} holds no program")
         return found
 
+    def python_packages(self, name, wheels):
+        """A folder to import from, of the package of that name and what it needs. The Python that runs this can use it."""
+        def fill(folder):
+            say(f"fetching the Python package {name} {requirement(name)[0]}")
+            wanted = folder / "requirement.txt"
+            wanted.write_text("".join(requirement(wheel)[1] for wheel in wheels))
+            run([self.pip(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-compile", "--no-deps",
+                 "--only-binary=:all:", "--require-hashes", "--target", folder / "site", "-r", wanted], f"installing {name}")
+            wanted.unlink()
+        key = short_hash([sys.version_info[:2], os.uname().machine, [requirement(wheel) for wheel in wheels]])
+        return self.folder(f"{name}-{requirement(name)[0]}-{key}", fill) / "site"
+
+    def tensorboard(self):
+        return {"MOLFUSE_TENSORBOARD": [self.python_packages("tensorboard", TENSORBOARD_WHEELS)]}
+
     def cuda(self):
         """A CUDA toolkit of the wanted release: the system's, or one put together from PyPI's wheels."""
         wanted, _ = requirement("nvidia-cuda-nvcc")
@@ -362,7 +379,7 @@ class Cache:
             return {"MOLFUSE_GOOGLETEST_SOURCE": []}
 
 
-ITEMS = ("cuda", "headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja")
+ITEMS = ("cuda", "headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja", "tensorboard")
 
 
 def default_cache():

@@ -14,6 +14,9 @@
  *   <li>data sets, samplers and a {@link io.molfuse.train.DataLoader} with threads of its own; page-locked buffers and a
  *       {@link io.molfuse.train.StagingRing} that copies to a device beside the model
  *   <li>{@link io.molfuse.train.PerformanceMonitor} and {@link io.molfuse.train.BatchSizeFinder}
+ *   <li>{@link io.molfuse.train.NanGuard}, {@link io.molfuse.train.EarlyStopping} and {@link io.molfuse.train.MovingAverages} for what
+ *       goes on beside the step, {@link io.molfuse.train.TensorBoardWriter} for curves of it, and {@link io.molfuse.train.StopOnExit} for
+ *       Ctrl-C
  * </ul>
  */
 package io.molfuse.train;
