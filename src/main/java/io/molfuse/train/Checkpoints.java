@@ -252,7 +252,7 @@ public final class Checkpoints {
             restoring.add(state.restoring(values.path(name)));
           } catch (JsonProcessingException e) {
             throw new CheckpointException(
-                String.format("%s has a state %s that is no %s: %s", checkpoint.directory(), name, state.type().getName(), e.getOriginalMessage()),
+                checkpoint.directory() + " has a state " + name + " that is no " + state.type().getName() + ": " + e.getOriginalMessage(),
                 e);
           }
         });

@@ -11,7 +11,10 @@ import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 
-/** A process that goes on saving where its folder stands, and prints each step whose save has returned. It ends when it is killed. */
+/**
+ * A process that goes on saving where its folder stands, and prints each step whose save has returned. It ends when it is killed, or after
+ * as many steps as its third argument says.
+ */
 @SuppressWarnings("try")
 final class SavingProcess {
   static final int VALUES = 2000;
@@ -24,7 +27,8 @@ final class SavingProcess {
     try (RunDirectory run = RunDirectory.prepare(folder)) {
       run.keepEvery(2);
       long step = RunDirectory.holdsRun(folder) ? Checkpoint.open(RunDirectory.resolve(folder, RunDirectory.LAST)).step() : 0;
-      while (true) {
+      long end = arguments.length > 2 ? step + Long.parseLong(arguments[2]) : Long.MAX_VALUE;
+      while (step < end) {
         step++;
         // Every third one a second time, as when a step turns out to be the best after it was saved.
         run.save(step, content(step, withTensors), labels(step));
