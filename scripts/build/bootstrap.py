@@ -14,6 +14,7 @@ Items, and the variables printed for each:
     cmake       MOLFUSE_CMAKE, MOLFUSE_CTEST
     ninja       MOLFUSE_NINJA
     tensorboard MOLFUSE_TENSORBOARD        folder of Python packages that read TensorBoard's event files (for a test)
+    safetensors MOLFUSE_SAFETENSORS        folder for PYTHONPATH (tests: another reader and writer of safetensors files)
 
 Everything fetched is kept in the cache, ${MOLFUSE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/molfuse}, in folders named by what they
 hold, moved in whole: a folder that exists is complete, and a second clone fetches nothing.
@@ -350,6 +351,17 @@ class Cache:
         system = shutil.which("ninja") or shutil.which("ninja-build")
         return {"MOLFUSE_NINJA": [system or self.python_tool("ninja")["ninja"]]}
 
+    def safetensors(self):
+        version, _ = requirement("safetensors")
+
+        def fill(folder):
+            say(f"fetching safetensors {version}")
+            wheel = self.download_wheel("safetensors", folder)
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder)
+            wheel.unlink()
+        return {"MOLFUSE_SAFETENSORS": [self.folder(f"safetensors-{version}-{os.uname().machine}", fill)]}
+
     def googletest(self):
         system = pathlib.Path("/usr/src/googletest")
         if (system / "CMakeLists.txt").is_file():
@@ -379,7 +391,7 @@ class Cache:
             return {"MOLFUSE_GOOGLETEST_SOURCE": []}
 
 
-ITEMS = ("cuda", "headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja", "tensorboard")
+ITEMS = ("cuda", "headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja", "tensorboard", "safetensors")
 
 
 def default_cache():

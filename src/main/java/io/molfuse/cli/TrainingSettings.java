@@ -120,6 +120,7 @@ record TrainingSettings(
         accumulation,
         logEvery,
         checkpointMinutes * 60,
-        seed);
+        seed,
+        precision);
   }
 }

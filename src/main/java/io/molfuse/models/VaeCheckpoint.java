@@ -61,7 +61,7 @@ public final class VaeCheckpoint {
    * @param texts the caller's texts, by file name
    * @param state how far the run is
    * @param optimizer its moments
-   * @param labels which of last and best to move to this checkpoint
+   * @param labels which of last, best and every to move to this checkpoint
    * @return the checkpoint's folder
    */
   public static Path save(

@@ -10,6 +10,8 @@
  *   <li>{@link io.molfuse.train.BackendSettings} for the switches of libtorch, such as TF32
  *   <li>{@link io.molfuse.train.ParameterGroups}, {@link io.molfuse.train.AdamW}, {@link io.molfuse.train.LearningRates},
  *       {@link io.molfuse.train.GradientAccumulator} and {@link io.molfuse.train.WeightAverage} for the step
+ *   <li>{@link io.molfuse.train.Checkpoints} to go on after an interruption, and {@link io.molfuse.train.Safetensors#load} for the
+ *       weights of other programs
  *   <li>{@link io.molfuse.train.Checkpointing} to trade time for memory
  *   <li>data sets, samplers and a {@link io.molfuse.train.DataLoader} with threads of its own; page-locked buffers and a
  *       {@link io.molfuse.train.StagingRing} that copies to a device beside the model
