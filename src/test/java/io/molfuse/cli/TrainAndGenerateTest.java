@@ -155,7 +155,7 @@ class TrainAndGenerateTest {
   @Test
   void usersMistakesGetAMessageAndNoStackTrace() throws IOException {
     Path nothing = folder.resolve("nothing.smi");
-    fails(1, "nothing.smi", "train", "--data", nothing);
+    fails(1, "nothing.smi", "train", "--data", nothing, "--output", folder.resolve("r0"));
     Path rubbish = Files.writeString(folder.resolve("rubbish.smi"), "not a molecule\n???\n");
     fails(1, "rubbish.smi:1: invalid SMILES", "train", "--data", rubbish, "--output", folder.resolve("r1"));
     Path empty = Files.writeString(folder.resolve("empty.smi"), "");
