@@ -20,6 +20,8 @@ final class Overrides {
           "training.max_minutes",
           "training.log_every",
           "training.checkpoint_minutes",
+          "training.patience",
+          "training.tensorboard",
           "training.monitor",
           "data.workers");
 

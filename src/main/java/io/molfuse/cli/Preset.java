@@ -30,7 +30,7 @@ final class Preset {
   private static final String DEFAULTS = "defaults";
 
   /** Numbers of molecules from which on a data set is medium and large. */
-  private static final int MEDIUM_DATA = 50_000;
+  static final int MEDIUM_DATA = 50_000;
 
   private static final int LARGE_DATA = 500_000;
 

@@ -2,15 +2,13 @@
 package io.molfuse.cli;
 
 import io.molfuse.chem.MoleculeDataset;
+import io.molfuse.chem.MoleculeStream;
 import io.molfuse.chem.Vocabulary;
 import io.molfuse.models.MolecularVae;
 import io.molfuse.models.VaeCheckpoint;
 import io.molfuse.ops.Molfuse;
-import io.molfuse.train.Precision;
 import io.molfuse.train.RunDirectory;
-import io.molfuse.train.TrainingState;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Callable;
 import org.bytedeco.pytorch.global.torch.DeviceType;
@@ -113,7 +111,10 @@ final class TrainCommand implements Callable<Integer> {
     if (name == null && data.path() == null) {
       name = Preset.forMachine(Molfuse.capabilities().cpuThreads(), deviceType == DeviceType.CUDA);
     }
-    MoleculeDataset dataset = load(data, longest(name, overrides), null);
+    int longest = longest(name, overrides);
+    boolean chosen = name != null || overrides.has("data.access");
+    Configuration.Access access = name == null ? data.access() : accessOf(overrides.over(Preset.settings(name)));
+    TrainingData dataset = chosen ? load(data, access, longest, null) : loadBySize(data, longest);
     if (name == null) {
       name = Preset.forData(dataset.size());
     }
@@ -129,7 +130,7 @@ final class TrainCommand implements Callable<Integer> {
     }
     long seed = configuration.training().seed();
     try (MolecularVae model = new MolecularVae(configuration.model(), dataset.vocabulary().size(), seed, deviceType)) {
-      return session(run, configuration, settings, dataset, model, null).run(TrainingState.START);
+      return session(run, configuration, settings, dataset, model, null).run();
     }
   }
 
@@ -221,15 +222,15 @@ final class TrainCommand implements Callable<Integer> {
     Configuration configuration = Configuration.of(overrides.over(setting));
     overrides.checkResumable();
     try (VaeCheckpoint.Loaded loaded = checkpoint.load(deviceType)) {
-      MoleculeDataset dataset =
-          load(configuration.data(), loaded.model().config().decoder().maxLength(), loaded.vocabulary());
+      Configuration.Data data = configuration.data();
+      TrainingData dataset = load(data, data.access(), loaded.model().config().decoder().maxLength(), loaded.vocabulary());
       requireSameData(configuration, saved, dataset);
       RunSettings settings = new RunSettings(saved.molecules(), dataset.fingerprint());
-      return session(run, configuration, settings, dataset, loaded.model(), checkpoint).run(checkpoint.state());
+      return session(run, configuration, settings, dataset, loaded.model(), checkpoint).run();
     }
   }
 
-  private static void requireSameData(Configuration configuration, RunSettings saved, MoleculeDataset dataset) {
+  private static void requireSameData(Configuration configuration, RunSettings saved, TrainingData dataset) {
     String data = configuration.data().path() == null ? "the bundled data" : configuration.data().path();
     if (dataset.size() != saved.molecules()) {
       throw new FailureException(
@@ -247,33 +248,10 @@ final class TrainCommand implements Callable<Integer> {
       RunDirectory run,
       Configuration configuration,
       RunSettings settings,
-      MoleculeDataset dataset,
+      TrainingData dataset,
       MolecularVae model,
       VaeCheckpoint from) {
-    notInEffect(configuration);
     return new TrainSession(console, run, configuration, settings, dataset, model, from, options.samples, options.json);
-  }
-
-  /** Says what this version keeps in the configuration, but does not act on. */
-  private void notInEffect(Configuration configuration) {
-    TrainingSettings training = configuration.training();
-    List<String> keys = new ArrayList<>();
-    if (training.precision() != Precision.AUTO && training.precision() != Precision.FP32) {
-      keys.add("training.precision");
-    }
-    if (training.checkpointing()) {
-      keys.add("training.gradient_checkpointing");
-    }
-    if (training.monitor()) {
-      keys.add("training.monitor");
-    }
-    if (configuration.data().access() == Configuration.Access.STREAMING) {
-      keys.add("data.access");
-      keys.add("data.shuffle_buffer");
-    }
-    if (!keys.isEmpty()) {
-      console.say("note       not in effect in this version: %s", String.join(", ", keys));
-    }
   }
 
   private RunDirectory output() {
@@ -316,17 +294,40 @@ final class TrainCommand implements Callable<Integer> {
     return run;
   }
 
-  private MoleculeDataset load(Configuration.Data from, int maxLength, Vocabulary vocabulary) {
+  private static Configuration.Access accessOf(Setting setting) {
+    return SettingBinder.part(Configuration.Data.class, Configuration.class, setting, "data").access();
+  }
+
+  /** Keeps the molecules in memory if the preset for so many does; those for more read them again. */
+  private TrainingData loadBySize(Configuration.Data from, int maxLength) {
+    Path file = Path.of(from.path());
+    console.say("reading    %s", file);
+    MoleculeDataset some = MoleculeDataset.load(file, options(from, maxLength, null).limit(Preset.MEDIUM_DATA));
+    if (some.size() < Preset.MEDIUM_DATA) {
+      return reported(new TrainingData.InMemory(some));
+    }
+    return reported(new TrainingData.Streamed(MoleculeStream.open(file, options(from, maxLength, null))));
+  }
+
+  private TrainingData load(Configuration.Data from, Configuration.Access access, int maxLength, Vocabulary vocabulary) {
     Path data = from.path() == null ? null : Path.of(from.path());
+    MoleculeDataset.Options how = options(from, maxLength, vocabulary);
+    console.say("reading    %s", data == null ? "the bundled molecules (" + BUNDLED + ")" : data);
+    if (access == Configuration.Access.STREAMING) {
+      return reported(new TrainingData.Streamed(data == null ? MoleculeStream.bundled(BUNDLED, how) : MoleculeStream.open(data, how)));
+    }
+    return reported(new TrainingData.InMemory(data == null ? MoleculeDataset.bundled(BUNDLED, how) : MoleculeDataset.load(data, how)));
+  }
+
+  private static MoleculeDataset.Options options(Configuration.Data from, int maxLength, Vocabulary vocabulary) {
     MoleculeDataset.Options how = new MoleculeDataset.Options().maxLength(maxLength).maxVocab(from.maxVocabulary());
     if (from.workers() > 0) {
       how.threads(from.workers());
     }
-    if (vocabulary != null) {
-      how.vocabulary(vocabulary);
-    }
-    console.say("reading    %s", data == null ? "the bundled molecules (" + BUNDLED + ")" : data);
-    MoleculeDataset dataset = data == null ? MoleculeDataset.bundled(BUNDLED, how) : MoleculeDataset.load(data, how);
+    return vocabulary == null ? how : how.vocabulary(vocabulary);
+  }
+
+  private TrainingData reported(TrainingData dataset) {
     if (dataset.report().total() > 0) {
       console.say("%s", dataset.report());
     }

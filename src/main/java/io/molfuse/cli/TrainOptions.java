@@ -89,7 +89,8 @@ final class TrainOptions {
       paramLabel = "DIR",
       description = {
         "Continue the run in this folder from its last checkpoint, with its data and configuration.",
-        "Of that, the limits, --log-every, training.checkpoint_minutes, --monitor and data.workers can be changed."
+        "Of that, the limits, --log-every, --monitor, training.checkpoint_minutes, training.patience, training.tensorboard and"
+            + " data.workers can be changed."
       })
   Path resume;
 

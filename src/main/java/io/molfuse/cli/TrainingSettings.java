@@ -31,6 +31,9 @@ import java.util.Map;
  * @param seed decides initialisation, order and dropout
  * @param logEvery steps between reports, 0 to choose
  * @param checkpointMinutes time between checkpoints, 0 for one after each epoch
+ * @param patience validations that may get no better, 0 for no limit
+ * @param minDelta what a validation loss must be smaller by to be better
+ * @param tensorboard whether to write curves
  * @param monitor whether to measure where the time goes
  */
 record TrainingSettings(
@@ -52,6 +55,9 @@ record TrainingSettings(
     @JsonProperty(value = "seed", required = true) long seed,
     @JsonProperty(value = "log_every", required = true) int logEvery,
     @JsonProperty(value = "checkpoint_minutes", required = true) double checkpointMinutes,
+    @JsonProperty(value = "patience", required = true) int patience,
+    @JsonProperty(value = "min_delta", required = true) double minDelta,
+    @JsonProperty(value = "tensorboard", required = true) boolean tensorboard,
     @JsonProperty(value = "monitor", required = true) boolean monitor) {
 
   /**
@@ -104,6 +110,8 @@ record TrainingSettings(
     atLeast("training.beta", beta, 0);
     atLeast("training.log_every", logEvery, 0);
     atLeast("training.checkpoint_minutes", checkpointMinutes, 0);
+    atLeast("training.patience", patience, 0);
+    atLeast("training.min_delta", minDelta, 0);
   }
 
   /** @return what the training loop needs of it */

@@ -5,7 +5,6 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import io.molfuse.ops.DefaultGenerator;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -48,8 +47,6 @@ import org.bytedeco.pytorch.Tensor;
 public final class Checkpoints {
   private static final String STATES = "states";
   private static final String RANDOM = "random";
-  private static final String CPU = "cpu";
-  private static final String CUDA = "cuda:";
   private static final ObjectMapper JSON = new ObjectMapper();
 
   private record State<T>(Class<T> type, Supplier<? extends T> save, Consumer<? super T> restore) {
@@ -63,7 +60,7 @@ public final class Checkpoints {
   private final RunDirectory run;
   private final Map<String, Map<String, Tensor>> tensors = new LinkedHashMap<>();
   private final Map<String, State<?>> states = new LinkedHashMap<>();
-  private TreeSet<Integer> cudaDevices;
+  private Iterable<Tensor> random;
   private long every;
   private long step;
 
@@ -128,21 +125,14 @@ public final class Checkpoints {
   }
 
   /**
-   * Adds the states of libtorch's default generators: the CPU's, and those of the CUDA devices that the tensors are on.
+   * Adds the states of libtorch's default generators: the CPU's, and those of the CUDA devices that the tensors are on when it saves.
    *
    * @param on such as all parameters
    * @return this
    */
   public Checkpoints random(Iterable<Tensor> on) {
     checkNew(RANDOM);
-    cudaDevices = new TreeSet<>();
-    try (PointerScope scope = new PointerScope()) {
-      for (Tensor tensor : on) {
-        if (tensor.is_cuda()) {
-          cudaDevices.add((int) tensor.device().index());
-        }
-      }
-    }
+    random = on;
     return this;
   }
 
@@ -151,7 +141,7 @@ public final class Checkpoints {
       throw new IllegalArgumentException(
           "name: expected letters, digits, \"_\" and \"-\", and not \"" + STATES + "\", got \"" + name + "\"");
     }
-    if (tensors.containsKey(name) || states.containsKey(name) || name.equals(RANDOM) && cudaDevices != null) {
+    if (tensors.containsKey(name) || states.containsKey(name) || name.equals(RANDOM) && random != null) {
       throw new IllegalArgumentException("name: there is already something named " + name);
     }
   }
@@ -174,10 +164,11 @@ public final class Checkpoints {
     }
     ObjectNode values = JSON.createObjectNode();
     states.forEach((name, state) -> values.set(name, JSON.valueToTree(state.save().get())));
-    try (PointerScope scope = new PointerScope()) {
+    try (PointerScope scope = new PointerScope();
+        RandomState generators = generators()) {
       Map<String, Map<String, Tensor>> all = new LinkedHashMap<>(tensors);
-      if (cudaDevices != null) {
-        all.put(RANDOM, randomStates());
+      if (generators != null) {
+        all.put(RANDOM, generators.named());
       }
       Path saved = run.save(step, new Checkpoint.Content(Map.of(STATES, values), all), labels);
       this.step = step;
@@ -209,18 +200,18 @@ public final class Checkpoints {
     Checkpoint checkpoint = Checkpoint.open(RunDirectory.resolve(given, RunDirectory.LAST));
     checkpoint.verify();
     List<Runnable> restoring = restoring(checkpoint);
-    try (PointerScope scope = new PointerScope()) {
-      Map<String, Tensor> random = cudaDevices == null ? Map.of() : randomStates();
-      if (cudaDevices != null) {
-        checkpoint.requireTensors(RANDOM, random);
+    try (PointerScope scope = new PointerScope();
+        RandomState generators = generators()) {
+      if (generators != null) {
+        checkpoint.requireTensors(RANDOM, generators.named());
       }
       tensors.forEach(checkpoint::requireTensors);
       tensors.forEach(checkpoint::tensors);
       restoring.forEach(Runnable::run);
       // Last, so that what a state's restore draws does not count.
-      if (cudaDevices != null) {
-        checkpoint.tensors(RANDOM, random);
-        random.forEach((name, values) -> DefaultGenerator.restore(device(name), values));
+      if (generators != null) {
+        checkpoint.tensors(RANDOM, generators.named());
+        generators.restore();
       }
     }
     step = checkpoint.step();
@@ -234,7 +225,7 @@ public final class Checkpoints {
   private List<Runnable> restoring(Checkpoint checkpoint) {
     List<String> expected = new ArrayList<>(List.of(STATES + ".json"));
     tensors.keySet().forEach(name -> expected.add(name + ".safetensors"));
-    if (cudaDevices != null) {
+    if (random != null) {
       expected.add(RANDOM + ".safetensors");
     }
     requireSame(checkpoint, "file", expected, checkpoint.files());
@@ -272,14 +263,7 @@ public final class Checkpoints {
     }
   }
 
-  private Map<String, Tensor> randomStates() {
-    Map<String, Tensor> random = new LinkedHashMap<>();
-    random.put(CPU, DefaultGenerator.state(DefaultGenerator.CPU));
-    cudaDevices.forEach(device -> random.put(CUDA + device, DefaultGenerator.state(device)));
-    return random;
-  }
-
-  private static int device(String name) {
-    return name.equals(CPU) ? DefaultGenerator.CPU : Integer.parseInt(name.substring(CUDA.length()));
+  private RandomState generators() {
+    return random == null ? null : RandomState.capture(random);
   }
 }

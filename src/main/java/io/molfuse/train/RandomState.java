@@ -13,13 +13,22 @@ import org.bytedeco.pytorch.Tensor;
  * of the CUDA devices that the given tensors are on.
  */
 @SuppressWarnings("try") // A scope does its work by being open.
-final class RandomState implements AutoCloseable {
+public final class RandomState implements AutoCloseable {
+  private static final String CPU = "cpu";
+  private static final String CUDA = "cuda:";
+
   /** By number of the CUDA device. */
   private final Map<Integer, Tensor> states = new LinkedHashMap<>();
 
   private RandomState() {}
 
-  static RandomState capture(Iterable<Tensor> tensors) {
+  /**
+   * Takes the present states.
+   *
+   * @param tensors such as all parameters
+   * @return the states; close them
+   */
+  public static RandomState capture(Iterable<Tensor> tensors) {
     TreeSet<Integer> devices = new TreeSet<>();
     devices.add(DefaultGenerator.CPU);
     RandomState state = new RandomState();
@@ -38,10 +47,23 @@ final class RandomState implements AutoCloseable {
     return state;
   }
 
-  void restore() {
+  /**
+   * The states, to be saved or overwritten.
+   *
+   * @return uint8 on the CPU by "cpu", "cuda:0" and so on; they stay this object's
+   */
+  public Map<String, Tensor> named() {
+    Map<String, Tensor> named = new LinkedHashMap<>();
+    states.forEach((device, values) -> named.put(device == DefaultGenerator.CPU ? CPU : CUDA + device, values));
+    return named;
+  }
+
+  /** Sets the generators to the states. */
+  public void restore() {
     states.forEach(DefaultGenerator::restore);
   }
 
+  /** Releases the states. */
   @Override
   public void close() {
     states.values().forEach(Tensor::releaseReference);

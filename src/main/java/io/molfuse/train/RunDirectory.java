@@ -2,6 +2,7 @@
 package io.molfuse.train;
 
 import java.io.IOException;
+import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.channels.FileLock;
 import java.nio.channels.OverlappingFileLockException;
@@ -15,7 +16,9 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Set;
+import java.util.UUID;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 
 /**
  * The output folder of a run. Each checkpoint is a folder step-NNNNNNNN, written under another name, forced to the disk and
@@ -48,27 +51,35 @@ public final class RunDirectory implements AutoCloseable {
   private static final String PENDING = ".pending";
 
   private final Path directory;
+  /** The folders that were made for it, innermost first. */
+  private final List<Path> made;
   private int keptEvery = Integer.MAX_VALUE;
   private FileChannel lock;
   private boolean replacesEarlier;
 
-  private RunDirectory(Path directory) {
+  private RunDirectory(Path directory, List<Path> made) {
     this.directory = directory;
+    this.made = made;
   }
 
   /**
-   * Makes the folder if need be and checks that it can be written.
+   * Makes the folder if need be and checks that it can be written. A folder that was made and has nothing in it when this is closed goes
+   * again.
    *
    * @param directory the folder
    * @return the run's folder
    * @throws CheckpointException if it cannot be made or written
    */
   public static RunDirectory prepare(Path directory) {
+    List<Path> missing = new ArrayList<>();
+    for (Path folder = directory.toAbsolutePath(); folder != null && Files.notExists(folder); folder = folder.getParent()) {
+      missing.add(folder);
+    }
     try {
       Files.createDirectories(directory);
       Path probe = Files.createTempFile(directory, ".probe", "");
       Files.delete(probe);
-      return new RunDirectory(directory);
+      return new RunDirectory(directory, missing);
     } catch (IOException e) {
       throw new CheckpointException("cannot write to the output folder " + directory + ": " + reason(e), e);
     }
@@ -86,6 +97,11 @@ public final class RunDirectory implements AutoCloseable {
       channel =
           FileChannel.open(directory.resolve(LOCK), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
       taken = channel.tryLock();
+      if (taken != null && !isTheFile(channel)) {
+        // Whoever had the folder until now found nothing in it and took it away.
+        taken.release();
+        taken = null;
+      }
     } catch (OverlappingFileLockException e) {
       // This process has the lock already.
       taken = null;
@@ -102,11 +118,38 @@ public final class RunDirectory implements AutoCloseable {
     return true;
   }
 
+  /** Whether the folder's lock file is the one that is open, and not a new one of the same name, or none. */
+  private boolean isTheFile(FileChannel channel) throws IOException {
+    String sign = UUID.randomUUID().toString();
+    channel.truncate(0).write(ByteBuffer.wrap(sign.getBytes(StandardCharsets.US_ASCII)));
+    Path file = directory.resolve(LOCK);
+    return Files.isRegularFile(file) && Files.readString(file).equals(sign);
+  }
+
   /** Lets other runs into the folder. */
   @Override
   public void close() {
+    if (lock != null && !made.isEmpty() && isEmpty()) {
+      // While the lock is held: afterwards it may be someone else's.
+      for (Path mine : Stream.concat(Stream.of(directory.resolve(LOCK)), made.stream()).toList()) {
+        try {
+          Files.deleteIfExists(mine);
+        } catch (IOException e) {
+          // Someone else put something there; it stays.
+          break;
+        }
+      }
+    }
     close(lock);
     lock = null;
+  }
+
+  private boolean isEmpty() {
+    try (Stream<Path> files = Files.list(directory)) {
+      return files.allMatch(file -> file.getFileName().toString().equals(LOCK));
+    } catch (IOException e) {
+      return false;
+    }
   }
 
   private static void close(FileChannel channel) {
@@ -243,6 +286,21 @@ public final class RunDirectory implements AutoCloseable {
       return target;
     } catch (IOException e) {
       throw failed(target, temporary, e);
+    }
+  }
+
+  /**
+   * Points a label at a checkpoint that is there already.
+   *
+   * @param label {@link #LAST} or {@link #BEST}
+   * @param checkpoint its folder, in this one
+   * @throws CheckpointException if the label cannot be written
+   */
+  public void point(String label, Path checkpoint) {
+    try {
+      writeNames(label, List.of(checkpoint.getFileName().toString()));
+    } catch (IOException e) {
+      throw new CheckpointException("cannot write " + directory.resolve(label) + ": " + reason(e), e);
     }
   }
 

@@ -152,8 +152,8 @@ public final class Trainer<B> implements AutoCloseable {
   }
 
   /**
-   * Continues an earlier run. The parameters and {@link #optimizer()}'s state must be loaded, too, and those of {@link #scaler()},
-   * {@link #averages()} and of {@link EarlyStopping} if there were any.
+   * Continues an earlier run. The parameters and {@link #optimizer()}'s state must be loaded, too; with a loss scale, averages or early
+   * stopping, {@link #resume(TrainingState, LoopState, Map)} is for their states.
    *
    * @param earlier its state
    * @return this
@@ -162,6 +162,45 @@ public final class Trainer<B> implements AutoCloseable {
     state = earlier;
     resumedAt = earlier.step();
     return this;
+  }
+
+  /**
+   * Continues an earlier run with all that the loop remembered. The parameters and {@link #optimizer()}'s state must be loaded, too, and
+   * {@link #earlyStopping} be called before. A scale is left alone if the run had none, as on a device of another precision.
+   *
+   * @param earlier its state
+   * @param loop what {@link #loopState()} was then
+   * @param bestWeights those of the best checkpoint, for early stopping; may be empty without it or before the first validation
+   * @return this
+   * @throws IllegalArgumentException if the data are cut into batches in another way than then, or the best weights do not fit
+   */
+  public Trainer<B> resume(TrainingState earlier, LoopState loop, Map<String, Tensor> bestWeights) {
+    resume(earlier);
+    DataLoader.Position here = position();
+    if (!here.equals(loop.position())) {
+      throw new IllegalArgumentException(
+          String.format(
+              "position: step %d was before batch %d of epoch %d, but with these data and settings it is before batch %d of epoch %d",
+              earlier.step(), loop.position().batch(), loop.position().epoch(), here.batch(), here.epoch()));
+    }
+    if (loop.scaler() != null) {
+      scaler.load(loop.scaler());
+    }
+    averages.load(loop.averages());
+    if (stopping != null && loop.stopping() != null) {
+      stopping.load(loop.stopping(), bestWeights);
+    }
+    return this;
+  }
+
+  /** @return what the loop remembers at this step, for a checkpoint. Waits for the device where there is a loss scale */
+  public LoopState loopState() {
+    return new LoopState(scaler.state(), averages.state(), stopping == null ? null : stopping.state(), position());
+  }
+
+  private DataLoader.Position position() {
+    long batch = state.step() * config.accumulation();
+    return new DataLoader.Position(batch / batches.batchesPerEpoch(), batch % batches.batchesPerEpoch());
   }
 
   /** Goes by another clock than the machine's, in nanoseconds. */
@@ -367,7 +406,7 @@ public final class Trainer<B> implements AutoCloseable {
         }
         end(Phase.FORWARD);
         begin(Phase.BACKWARD);
-        scaler.scale(accumulator.share(losses.total())).backward();
+        Checkpointing.backward(scaler.scale(accumulator.share(losses.total())));
         end(Phase.BACKWARD);
       }
       begin(Phase.OPTIMIZER);

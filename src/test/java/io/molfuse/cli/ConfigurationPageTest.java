@@ -73,7 +73,6 @@ class ConfigurationPageTest {
     page.append("refused. The whole configuration of a run lies in its checkpoints as `configuration.yaml`; `--resume` goes on with it, and of it\n");
     page.append("lets only these be changed:\n");
     page.append(String.join(", ", Overrides.WITH_RESUME.stream().map(key -> "`" + key + "`").toList())).append(".\n\n");
-    page.append("What a configuration asks for and this version does not act on, the program names when it starts.\n\n");
     page.append("The comments of `presets/defaults.yaml` and the program's records make this page; a test compares them.\n\n");
     page.append("| key | type | default | meaning |\n|---|---|---|---|\n");
     leaves.forEach((key, type) ->

@@ -99,7 +99,7 @@ class ConfigurationTest {
                 file(
                     "training: {epochs: 3, max_minutes: 1.5, schedule: linear, warmup_steps: 7, min_lr_ratio: 0.25,\n"
                         + "  rate_factors: {decoder: 2}, weight_decay: 0.5, clip_norm: 3, accumulation: 2, log_every: 9,\n"
-                        + "  checkpoint_minutes: 2, seed: 11, learning_rate: 1e-3, max_steps: 12}"))
+                        + "  checkpoint_minutes: 2, seed: 11, learning_rate: 1e-3, max_steps: 12, precision: bf16}"))
             .training()
             .config();
     assertThat(config)
@@ -116,7 +116,8 @@ class ConfigurationTest {
                 2,
                 9,
                 120,
-                11));
+                11)
+                .with(Precision.BF16));
   }
 
   @Test

@@ -383,7 +383,7 @@ class TrainAndGenerateTest {
             "train", "--config", config, "--device", "cpu", "--output", output, "--samples", 0, "--seed", 4, "--beta", 0.25,
             "--set", "training.beta=0.125", "--set", "model.decoder.layers=1", "--precision", "fp32");
     assertThat(program.code()).as(program.err()).isZero();
-    assertThat(program.err()).contains("tiny: ", "decoder 1 layers").doesNotContain("not in effect");
+    assertThat(program.err()).contains("tiny: ", "decoder 1 layers", "precision  fp32: as asked for");
     Configuration first = saved(output);
     assertThat(first.preset()).isEqualTo(Preset.Name.TINY);
     assertThat(first.data().path()).isEqualTo(drugs().toString());
@@ -399,7 +399,7 @@ class TrainAndGenerateTest {
             "train", "--resume", output, "--device", "cpu", "--samples", 0, "--set", "training.max_steps=6", "--monitor", "--set",
             "training.checkpoint_minutes=2");
     assertThat(resumed.code()).as(resumed.err()).isZero();
-    assertThat(resumed.err()).contains("not in effect in this version: training.monitor");
+    assertThat(resumed.err()).contains("2 steps of ", "ms, backward ");
     assertThat(Files.readString(output.resolve("last"))).startsWith("step-00000006");
     Configuration second = saved(output);
     assertThat(second.training().beta()).isEqualTo(0.125);
@@ -445,13 +445,11 @@ class TrainAndGenerateTest {
     Object[] args = {"train", "--data", drugs(), "--device", "cpu", "--max-steps", 1, "--samples", 0, "--set", little};
     Program chosen = Program.run(with(args, "--output", output));
     assertThat(chosen.code()).as(chosen.err()).isZero();
-    assertThat(chosen.err()).doesNotContain("not in effect");
     assertThat(saved(output).preset()).isEqualTo(Preset.Name.SMALL);
     assertThat(saved(output).training().batchSize()).isEqualTo(64);
     Path named = folder.resolve("named");
     Program medium = Program.run(with(args, "--output", named, "--set", "preset=medium"));
     assertThat(medium.code()).as(medium.err()).isZero();
-    assertThat(medium.err()).contains("not in effect in this version: data.access, data.shuffle_buffer");
     assertThat(saved(named).preset()).isEqualTo(Preset.Name.MEDIUM);
     assertThat(saved(named).training().batchSize()).isEqualTo(32);
     assertThat(saved(named).training().epochs()).isZero();
