@@ -9,6 +9,7 @@ import java.nio.channels.OverlappingFileLockException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.FileSystemException;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
@@ -104,6 +105,9 @@ public final class RunDirectory implements AutoCloseable {
       }
     } catch (OverlappingFileLockException e) {
       // This process has the lock already.
+      taken = null;
+    } catch (NoSuchFileException e) {
+      // Whoever had the folder took it away since it was prepared.
       taken = null;
     } catch (IOException e) {
       // A file system without locks cannot tell runs apart; that is no reason not to train.
@@ -290,7 +294,7 @@ public final class RunDirectory implements AutoCloseable {
   }
 
   /**
-   * Points a label at a checkpoint that is there already.
+   * Points a label at a checkpoint that is there already. One that has no label then goes with the next save.
    *
    * @param label {@link #LAST} or {@link #BEST}
    * @param checkpoint its folder, in this one
@@ -298,6 +302,8 @@ public final class RunDirectory implements AutoCloseable {
    */
   public void point(String label, Path checkpoint) {
     try {
+      removePending();
+      writeNames(PENDING, labelled().stream().map(path -> path.getFileName().toString()).toList());
       writeNames(label, List.of(checkpoint.getFileName().toString()));
     } catch (IOException e) {
       throw new CheckpointException("cannot write " + directory.resolve(label) + ": " + reason(e), e);

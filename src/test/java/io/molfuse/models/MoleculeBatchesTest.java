@@ -6,13 +6,18 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.molfuse.chem.GraphBatch;
 import io.molfuse.chem.MoleculeDataset;
+import io.molfuse.chem.MoleculeStream;
+import io.molfuse.chem.Vocabulary;
 import io.molfuse.train.DataLoader;
 import io.molfuse.train.OneThread;
 import io.molfuse.train.StagingRing;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.BitSet;
 import java.util.List;
 import java.util.stream.IntStream;
+import org.bytedeco.javacpp.LongPointer;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.Tensor;
@@ -20,6 +25,8 @@ import org.bytedeco.pytorch.global.torch.DeviceType;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 @SuppressWarnings("try")
 @ExtendWith(OneThread.class)
@@ -83,6 +90,69 @@ class MoleculeBatchesTest {
               List.of(staged.targets(), expected.targets()))) {
         assertThat(pair.get(0).equal(pair.get(1))).isTrue();
       }
+    }
+  }
+
+  @Test
+  void stagedLoadersGiveTheSameBatches() {
+    MoleculeDataset drugs = TestMolecules.drugs(folder);
+    try (Device cpu = new Device(DeviceType.CPU);
+        StagingRing ring = new StagingRing(cpu, 2);
+        DataLoader<GraphBatch> plain = MoleculeBatches.loader(drugs, ENTRIES, 6, true, 3).build();
+        DataLoader<StagedBatch> staged = MoleculeBatches.staged(drugs, ENTRIES, 6, true, 3, ring).workers(2).build()) {
+      for (int i = 0; i < 8; i++) {
+        try (PointerScope scope = new PointerScope();
+            StagedBatch batch = staged.batch(i)) {
+          VaeBatch expected = VaeBatch.of(plain.batch(i));
+          assertThat(batch.size()).isEqualTo(expected.graphPtr().numel() - 1);
+          VaeBatch found = VaeBatch.of(batch.transfer().take());
+          assertThat(found.inputs().equal(expected.inputs())).isTrue();
+          assertThat(found.nodes().equal(expected.nodes())).isTrue();
+        }
+      }
+    }
+  }
+
+  /** The token sequences of an epoch of streamed molecules, in its order. */
+  private static List<String> sequences(DataLoader<StagedBatch> loader, long epoch) throws InterruptedException {
+    List<String> sequences = new ArrayList<>();
+    try (DataLoader.Epoch<StagedBatch> batches = loader.epoch(epoch)) {
+      for (StagedBatch batch = batches.next(); batch != null; batch = batches.next()) {
+        try (PointerScope scope = new PointerScope();
+            StagedBatch taken = batch) {
+          Tensor tokens = taken.transfer().take().get(4);
+          long[] values = new long[(int) tokens.numel()];
+          new LongPointer(tokens.data_ptr()).get(values);
+          int width = values.length / taken.size();
+          for (int i = 0; i < taken.size(); i++) {
+            long[] row = Arrays.copyOfRange(values, i * width, (i + 1) * width);
+            sequences.add(Arrays.toString(Arrays.stream(row).filter(token -> token != Vocabulary.PAD).toArray()));
+          }
+        }
+      }
+    }
+    return sequences;
+  }
+
+  @ParameterizedTest
+  @ValueSource(ints = {1, 3})
+  void streamedEpochsHaveEveryMoleculeOnce(int workers) throws InterruptedException {
+    MoleculeDataset drugs = TestMolecules.drugs(folder);
+    MoleculeStream stream = MoleculeStream.open(folder.resolve("molecules.smi"), new MoleculeDataset.Options().maxLength(64));
+    BitSet entries = new BitSet();
+    Arrays.stream(ENTRIES).forEach(entries::set);
+    List<String> expected =
+        entries.stream().mapToObj(drugs::tokens).map(tokens -> Arrays.toString(Arrays.stream(tokens).asLongStream().toArray())).toList();
+    try (Device cpu = new Device(DeviceType.CPU);
+        StagingRing ring = new StagingRing(cpu, 4);
+        DataLoader<StagedBatch> inOrder = MoleculeBatches.streamed(stream, entries, 6, 1, 3, ring).workers(workers).build();
+        DataLoader<StagedBatch> mixed = MoleculeBatches.streamed(stream, entries, 6, 8, 3, ring).workers(workers).build()) {
+      assertThat(inOrder.batchesPerEpoch()).isEqualTo(4);
+      assertThat(sequences(inOrder, 0)).isEqualTo(expected);
+      List<String> first = sequences(mixed, 0);
+      assertThat(first).containsExactlyInAnyOrderElementsOf(expected).isNotEqualTo(expected);
+      assertThat(sequences(mixed, 1)).containsExactlyInAnyOrderElementsOf(expected).isNotEqualTo(first);
+      assertThat(sequences(mixed, 0)).isEqualTo(first);
     }
   }
 

@@ -76,9 +76,13 @@ class BatchWorkersTest {
         new BatchWorkers<>("blocked-stop", 2, 4, true, batch -> released.incrementAndGet(), PATIENCE_MILLIS)) {
       BatchWorkers.Pass<String> left = workers.start(plan);
       plan.reading.await();
-      int[] next = {0};
+      AtomicInteger next = new AtomicInteger();
       BatchWorkers.Pass<String> pass =
-          workers.start(() -> next[0] == 5 ? null : new BatchWorkers.Job<>(1, next[0], () -> "batch " + next[0]++));
+          workers.start(
+              () -> {
+                int number = next.getAndIncrement();
+                return number >= 5 ? null : new BatchWorkers.Job<>(1, number, () -> "batch " + number);
+              });
       assertThat(plan.closed.getCount()).isEqualTo(1);
       assertThatThrownBy(() -> workers.take(left)).isInstanceOf(IllegalStateException.class);
       plan.data.release(4);

@@ -345,4 +345,58 @@ class CheckpointTest {
         .hasMessageContaining("cannot write to the output folder " + file.resolve("run"));
     assertThatThrownBy(() -> RunDirectory.prepare(file)).hasMessageContaining("in the way");
   }
+
+  @Test
+  void aFolderThatWasMadeForNothingGoesAgain() throws IOException {
+    Path path = folder.resolve("a/b");
+    try (RunDirectory run = RunDirectory.prepare(path)) {
+      assertThat(run.tryLock()).isTrue();
+      try (RunDirectory second = RunDirectory.prepare(path)) {
+        assertThat(second.tryLock()).isFalse();
+      }
+      assertThat(path).isDirectory();
+    }
+    assertThat(folder.resolve("a")).doesNotExist();
+
+    Files.createDirectory(folder.resolve("a"));
+    try (RunDirectory run = RunDirectory.prepare(path)) {
+      assertThat(run.tryLock()).isTrue();
+    }
+    assertThat(path).doesNotExist();
+    assertThat(folder.resolve("a")).isDirectory();
+
+    try (RunDirectory run = RunDirectory.prepare(path)) {
+      assertThat(run.tryLock()).isTrue();
+      Files.createFile(path.resolve("notes"));
+    }
+    assertThat(path.resolve("notes")).exists();
+    try (RunDirectory run = RunDirectory.prepare(path)) {
+      assertThat(run.tryLock()).isTrue();
+    }
+    assertThat(path).isDirectory();
+  }
+
+  @Test
+  void aFolderThatIsTakenAwayIsNotLocked() throws IOException {
+    Path path = folder.resolve("run");
+    try (RunDirectory run = RunDirectory.prepare(path);
+        RunDirectory late = RunDirectory.prepare(path)) {
+      assertThat(run.tryLock()).isTrue();
+      run.close();
+      assertThat(path).doesNotExist();
+      assertThat(late.tryLock()).isFalse();
+    }
+  }
+
+  @Test
+  void aLabelCanBePointedAtACheckpointThatIsThere() {
+    RunDirectory run = RunDirectory.prepare(folder);
+    Path first = run.save(1, new Checkpoint.Content(Map.of("state", 1), Map.of()), List.of("last", "best"));
+    Path second = run.save(2, new Checkpoint.Content(Map.of("state", 2), Map.of()), List.of("last"));
+    run.point(RunDirectory.BEST, second);
+    assertThat(RunDirectory.resolve(folder.resolve("best"))).isEqualTo(second);
+    run.save(3, new Checkpoint.Content(Map.of("state", 3), Map.of()), List.of("last"));
+    assertThat(second).isDirectory();
+    assertThat(first).doesNotExist();
+  }
 }

@@ -13,7 +13,7 @@ import java.util.List;
 import java.util.Map;
 
 /** Reads event files with nothing of what writes them: its own checksum, bit by bit, and any field of any message. */
-final class EventFile {
+public final class EventFile {
   /** Fields by number: Long, Double, Float or byte[], in order. */
   record Message(Map<Integer, List<Object>> fields) {
     Object only(int field) {
@@ -52,6 +52,17 @@ final class EventFile {
       events.add(parse(data));
     }
     return events;
+  }
+
+  /** The names of all values in a file. */
+  public static List<String> tags(Path file) throws IOException {
+    List<String> tags = new ArrayList<>();
+    for (Message event : read(file)) {
+      if (event.has(5)) {
+        event.message(5).fields().getOrDefault(1, List.of()).forEach(value -> tags.add(parse((byte[]) value).text(1)));
+      }
+    }
+    return tags;
   }
 
   private static void check(byte[] data, int masked) {

@@ -81,8 +81,9 @@ class StopOnExitTest {
       for (String line = out.readLine(); line != null; line = out.readLine()) {
         said.add(line);
         if (line.equals("training")) {
-          // SIGTERM goes the same way as Ctrl-C's SIGINT, which a build in the background may have to ignore.
-          process.destroy();
+          // SIGTERM goes the same way as Ctrl-C's SIGINT, which a build in the background may have to ignore. Unlike the process's own
+          // method this leaves its output open.
+          process.toHandle().destroy();
         }
       }
       assertThat(process.waitFor(2, TimeUnit.MINUTES)).isTrue();

@@ -346,4 +346,33 @@ class TrainerTest {
     }
     return numbers;
   }
+
+  @Test
+  void whatTheLoopRemembersGoesOnWithIt() {
+    TrainingState half;
+    LoopState loop;
+    try (LineTask task = new LineTask(1, 0);
+        EarlyStopping stopping = new EarlyStopping(task.parameters().tensors(), 50, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config(12, 2, 0.05).with(Precision.FP16))) {
+      half = trainer.validation(LineTask.batches(2)).earlyStopping(stopping).run().state();
+      loop = trainer.loopState();
+    }
+    assertThat(loop.position()).isEqualTo(new DataLoader.Position(2, 4));
+    assertThat(loop.scaler().growthTracker()).isPositive();
+    assertThat(loop.stopping().bestLoss()).isPositive();
+    assertThat(loop.averages().values().get("total_loss")).hasSize(12);
+    try (LineTask task = new LineTask(1, 0);
+        LineTask best = new LineTask(2, 0);
+        EarlyStopping stopping = new EarlyStopping(task.parameters().tensors(), 50, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config(12, 2, 0.05).with(Precision.FP16));
+        Trainer<float[]> others = new Trainer<>(task, LineTask.batches(9), config(12, 2, 0.05))) {
+      trainer.earlyStopping(stopping).resume(half, loop, best.parameters().tensors());
+      assertThat(trainer.loopState()).isEqualTo(loop);
+      stopping.restore();
+      assertThat(task.values()).isEqualTo(best.values());
+      assertThatThrownBy(() -> others.resume(half, loop, Map.of()))
+          .isInstanceOf(IllegalArgumentException.class)
+          .hasMessage("position: step 12 was before batch 4 of epoch 2, but with these data and settings it is before batch 6 of epoch 2");
+    }
+  }
 }
