@@ -116,7 +116,7 @@ final class TrainSession {
         trainer.listener(board);
       }
       if (monitor.isOn()) {
-        trainer.listener(new PerformanceListener(monitor, WARMING_UP, SECONDS_BETWEEN_SUMMARIES, summaries(display, board)));
+        trainer.listener(new PerformanceListener(monitor, warmingUp(trainer), SECONDS_BETWEEN_SUMMARIES, summaries(display, board)));
       }
       Map<String, String> texts = Map.of(Configuration.FILE, configuration.yaml());
       trainer.checkpoints(
@@ -204,6 +204,12 @@ final class TrainSession {
               step, best.directory()));
     }
     return best.weights();
+  }
+
+  /** A short sitting has to be measured by what it has. */
+  private int warmingUp(Trainer<StagedBatch> trainer) {
+    long done = resumedFrom == null ? 0 : resumedFrom.step();
+    return (int) Math.min(WARMING_UP, Math.max(0, trainer.totalSteps() - done) / 4);
   }
 
   private PerformanceListener.Sink summaries(StepDisplay display, TensorBoardListener board) {
