@@ -186,7 +186,9 @@ class TrainingRunTest {
     String dropout = "model.encoder.dropout=0.1";
     List<JsonNode> once = steps(train("--max-steps", 6, "--log-every", 1, "--set", dropout, "--output", folder.resolve("a")).json());
     Path run = folder.resolve("b");
-    Object[] twice = {"--max-steps", 6, "--log-every", 1, "--set", dropout, "--set", "training.gradient_checkpointing=true", "--output", run};
+    Object[] twice = {
+      "--max-steps", 6, "--log-every", 1, "--set", dropout, "--set", "training.gradient_checkpointing=true", "--output", run
+    };
     List<JsonNode> again = steps(train(twice).json());
     for (int i = 0; i < 6; i++) {
       double expected = once.get(i).path("total_loss").asDouble();
@@ -263,7 +265,8 @@ class TrainingRunTest {
     List<Path> files = files(run.resolve("tensorboard"));
     assertThat(files).hasSize(2);
     Set<String> tags = new HashSet<>(EventFile.tags(files.get(0)));
-    assertThat(tags).contains("train/total_loss", "average/total_loss", "run/config", "performance/forward_millis", "validation/total_loss");
+    assertThat(tags)
+        .contains("train/total_loss", "average/total_loss", "run/config", "performance/forward_millis", "validation/total_loss");
     assertThat(train("--max-steps", 2, "--output", run, "--overwrite").code()).isZero();
     assertThat(files(run.resolve("tensorboard"))).hasSize(1);
     Path quiet = folder.resolve("quiet");
