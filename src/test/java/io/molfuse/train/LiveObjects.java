@@ -60,6 +60,14 @@ public final class LiveObjects {
     return counts;
   }
 
+  /** What there is more of than before, by type. Fewer may be left of what others forgot, whenever the garbage collector runs. */
+  public static Map<String, Integer> grownSince(Map<String, Integer> before) {
+    Map<String, Integer> grown = new TreeMap<>();
+    now().forEach((type, count) -> grown.put(type, count - before.getOrDefault(type, 0)));
+    grown.values().removeIf(more -> more <= 0);
+    return grown;
+  }
+
   private static long function(Object reference) {
     return type("NativeDeallocator").isInstance(reference) ? (Long) field(type("NativeDeallocator"), "deallocatorAddress", reference) : 0;
   }

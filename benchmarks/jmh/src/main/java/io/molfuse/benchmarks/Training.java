@@ -41,24 +41,32 @@ import org.bytedeco.pytorch.AdamWOptions;
 import org.bytedeco.pytorch.CompilationUnit;
 import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.Function;
+import org.bytedeco.pytorch.Graph;
 import org.bytedeco.pytorch.IValue;
 import org.bytedeco.pytorch.IValueVector;
 import org.bytedeco.pytorch.NoGradGuard;
 import org.bytedeco.pytorch.QualifiedName;
+import org.bytedeco.pytorch.Symbol;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorVector;
+import org.bytedeco.pytorch.Value;
+import org.bytedeco.pytorch.ValueVector;
 import org.bytedeco.pytorch.global.torch;
 import org.bytedeco.pytorch.global.torch.DeviceType;
 
 /**
  * What surrounds the model in a training step, each against what it replaces or could at best be: ratios within this process, medians of
- * rounds that alternate. Prints a table.
+ * rounds that alternate. Prints a table. Options: --quick, and --only with a part of the name of one of loaders, optimizers, loops, calls
+ * and checkpointing.
  */
 @SuppressWarnings("try") // A scope does its work by being open.
 public final class Training {
   private static final com.sun.management.ThreadMXBean THREADS =
       (com.sun.management.ThreadMXBean) ManagementFactory.getThreadMXBean();
   private static final int BATCH = 64;
+
+  /** Calls in a row without Java in between. */
+  private static final int CHAIN = 500;
 
   private final int rounds;
   private final boolean quick;
@@ -76,14 +84,27 @@ public final class Training {
     double seconds() throws Exception;
   }
 
+  /** One of the benchmarks. */
+  private interface Part {
+    void run() throws Exception;
+  }
+
   public static void main(String[] args) throws Exception {
+    List<String> given = Arrays.asList(args);
+    int only = given.indexOf("--only");
     Molfuse.load();
-    Training training = new Training(Arrays.asList(args).contains("--quick"));
-    training.loaders();
-    training.optimizers();
-    training.loops();
-    training.calls();
-    training.checkpointing();
+    Training training = new Training(given.contains("--quick"));
+    Map<String, Part> parts = new LinkedHashMap<>();
+    parts.put("loaders", training::loaders);
+    parts.put("optimizers", training::optimizers);
+    parts.put("loops", training::loops);
+    parts.put("calls", training::calls);
+    parts.put("checkpointing", training::checkpointing);
+    for (Map.Entry<String, Part> part : parts.entrySet()) {
+      if (only < 0 || part.getKey().contains(given.get(only + 1))) {
+        part.getValue().run();
+      }
+    }
     System.out.printf(
         "%d threads, %s at %s%n%n| what | measured |%n|---|---|%n%s%n",
         torch.get_num_threads(),
@@ -224,8 +245,9 @@ public final class Training {
           }
         }));
         Map<String, Double> seconds = medians(ways);
+        double millions = model.parameters().count() * 1e-6;
         row(
-            String.format(Locale.ROOT, "clip and AdamW of %.0f million parameters, the preset's time over the fused", model.parameters().count() * 1e-6),
+            String.format(Locale.ROOT, "clip and AdamW of %.0f million parameters, the preset's time over the fused", millions),
             "%.2f (%.1f ms)",
             seconds.get("preset") / seconds.get("fused"),
             seconds.get("fused") * 1e3);
@@ -346,6 +368,21 @@ public final class Training {
     }
   }
 
+  /** So many calls of an operator, one on the result of the other. */
+  private static Graph chain() {
+    Graph graph = new Graph();
+    Value out = graph.addInput("mean");
+    Value logVar = graph.addInput("log_var");
+    Value seed = graph.insertConstant(new IValue(1L));
+    Symbol operator = Symbol.fromQualString("molfuse::reparameterize");
+    for (int i = 0; i < CHAIN; i++) {
+      Value offset = graph.insertConstant(new IValue((long) i));
+      out = graph.insertNode(graph.create(operator, new ValueVector(out, logVar, seed, offset), 1)).output();
+    }
+    graph.registerOutput(out);
+    return graph;
+  }
+
   /** One fused operator on tensors so small that only the call counts, from Java and from libtorch's own interpreter. */
   private void calls() throws Exception {
     int count = quick ? 20_000 : 100_000;
@@ -353,14 +390,8 @@ public final class Training {
         NoGradGuard noGrad = new NoGradGuard()) {
       Tensor mean = torch.zeros(1, 4);
       Tensor logVar = torch.zeros(1, 4);
-      CompilationUnit unit =
-          torch.compile(
-              "def loop(mean, log_var, count: int):\n"
-                  + "    out = mean\n"
-                  + "    for i in range(count):\n"
-                  + "        out = torch.ops.molfuse.reparameterize(out, log_var, 1, i)\n"
-                  + "    return out\n");
-      Function loop = unit.get_function(new QualifiedName("loop"));
+      CompilationUnit unit = new CompilationUnit();
+      Function chain = unit.create_function(new QualifiedName("chain"), chain());
       long[] bytes = new long[1];
       Map<String, Timed> ways = new LinkedHashMap<>();
       ways.put("java", () -> {
@@ -377,8 +408,9 @@ public final class Training {
       });
       ways.put("c++", () -> timed(() -> {
         try (PointerScope call = new PointerScope()) {
-          IValueVector stack = new IValueVector(new IValue(mean), new IValue(logVar), new IValue((long) count));
-          loop.run(stack);
+          for (int i = 0; i < count; i += CHAIN) {
+            chain.run(new IValueVector(new IValue(mean), new IValue(logVar)));
+          }
         }
       }));
       Map<String, Double> seconds = medians(ways);
