@@ -17,7 +17,6 @@ import io.molfuse.train.EarlyStopping;
 import io.molfuse.train.LoopState;
 import io.molfuse.train.PerformanceListener;
 import io.molfuse.train.PerformanceMonitor;
-import io.molfuse.train.PerformanceSummary;
 import io.molfuse.train.RunDirectory;
 import io.molfuse.train.StagingRing;
 import io.molfuse.train.TensorBoardListener;
@@ -116,7 +115,8 @@ final class TrainSession {
         trainer.listener(board);
       }
       if (monitor.isOn()) {
-        trainer.listener(new PerformanceListener(monitor, warmingUp(trainer), SECONDS_BETWEEN_SUMMARIES, summaries(display, board)));
+        PerformanceListener.Sink sink = summaries(display, board, trainer::requestStop);
+        trainer.listener(new PerformanceListener(monitor, warmingUp(trainer), SECONDS_BETWEEN_SUMMARIES, sink));
       }
       Map<String, String> texts = Map.of(Configuration.FILE, configuration.yaml());
       trainer.checkpoints(
@@ -212,22 +212,14 @@ final class TrainSession {
     return (int) Math.min(WARMING_UP, Math.max(0, trainer.totalSteps() - done) / 4);
   }
 
-  private PerformanceListener.Sink summaries(StepDisplay display, TensorBoardListener board) {
+  private PerformanceListener.Sink summaries(StepDisplay display, TensorBoardListener board, Runnable unread) {
     return (step, summary) -> {
       display.text(summary.text());
-      if (json) {
-        console.json(performanceLine(step, summary));
-      }
       board.performance(step, summary);
+      if (json) {
+        new JsonSteps(console, unread).performance(step, summary);
+      }
     };
-  }
-
-  private static Map<String, Object> performanceLine(long step, PerformanceSummary summary) {
-    Map<String, Object> line = new LinkedHashMap<>();
-    line.put("event", "performance");
-    line.put("step", step);
-    line.put("performance", summary);
-    return line;
   }
 
   /** Trains so that Ctrl-C ends the current step and saves. */
