@@ -66,6 +66,20 @@ public final class SmilesFile implements AutoCloseable {
     }
   }
 
+  /** The file of a bundled data set. */
+  static SmilesFile bundled(String name, BadRecordReport report) {
+    Path file = Path.of(name + ".smi.gz");
+    InputStream in = SmilesFile.class.getResourceAsStream(name + ".smi.gz");
+    if (in == null) {
+      throw new IllegalArgumentException("bundled data set must be moses-25k or moses-test-2k5, but is " + name);
+    }
+    try {
+      return of(file, in, report);
+    } catch (IOException e) {
+      throw new ChemDataException(file, "the bundled data cannot be read: " + e, e);
+    }
+  }
+
   /** Reads a stream, which is closed if this fails. */
   static SmilesFile of(Path file, InputStream raw, BadRecordReport report) throws IOException {
     try {

@@ -86,6 +86,18 @@ public final class MolecularVae implements AutoCloseable {
     return parameters;
   }
 
+  /**
+   * Lets backward compute the encoder's layers again instead of keeping their intermediate results: less memory for more time. Off unless
+   * set; gradients are the same but for the order of additions.
+   *
+   * @param on whether
+   * @return this
+   */
+  public MolecularVae checkpointing(boolean on) {
+    encoder.checkpointing(on);
+    return this;
+  }
+
   /** @return where the parameters live, in the caller's scope */
   public Device device() {
     return new Device(deviceType);

@@ -50,6 +50,17 @@ final class CapabilitiesJson {
         (int) number(fields, "runtime_version"));
   }
 
+  static DeviceMemory memory(String json) {
+    Map<String, Object> fields = new CapabilitiesJson(json).object();
+    return new DeviceMemory(
+        number(fields, "allocated"),
+        number(fields, "reserved"),
+        number(fields, "peak_allocated"),
+        number(fields, "peak_reserved"),
+        number(fields, "free"),
+        number(fields, "total"));
+  }
+
   private static long number(Map<String, Object> fields, String name) {
     return fields.get(name) instanceof Double value ? value.longValue() : 0;
   }

@@ -198,14 +198,14 @@ class CommandsTest {
   @ParameterizedTest
   @EnumSource(Preset.Name.class)
   void everyPresetIsAValidConfiguration(Preset.Name name) {
-    Preset preset = Preset.load(name);
+    Configuration preset = Preset.load(name);
     assertThat(preset.model().decoder().maxLength()).isEqualTo(128);
     assertThat(preset.training().beta()).isEqualTo(1e-4);
   }
 
   @Test
   void fullSizeModelIsTheLargePreset() {
-    Preset preset = Preset.load(Preset.Name.LARGE);
+    Configuration preset = Preset.load(Preset.Name.LARGE);
     assertThat(preset.model().encoder().layers()).isEqualTo(10);
     assertThat(preset.model().encoder().width()).isEqualTo(2048);
     assertThat(preset.model().decoder().hidden()).isEqualTo(256);
