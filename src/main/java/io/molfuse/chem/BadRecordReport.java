@@ -107,9 +107,14 @@ public final class BadRecordReport {
    * @param smiles what stood there
    * @param detail what exactly is wrong
    */
-  public synchronized void add(Reason reason, Path file, long line, String smiles, String detail) {
-    counts.merge(reason, 1L, Long::sum);
-    total++;
+  public void add(Reason reason, Path file, long line, String smiles, String detail) {
+    add(reason, 1, file, line, smiles, detail);
+  }
+
+  /** Counts several records that have one fault, with one example. */
+  synchronized void add(Reason reason, long records, Path file, long line, String smiles, String detail) {
+    counts.merge(reason, records, Long::sum);
+    total += records;
     if (examples.size() < maxExamples) {
       examples.add(new Example(reason, file, line, cut(smiles), cut(detail)));
     }

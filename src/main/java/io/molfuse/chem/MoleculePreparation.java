@@ -250,8 +250,8 @@ public final class MoleculePreparation {
     Map<String, String> settings() {
       Map<String, String> settings = new LinkedHashMap<>();
       settings.put("method", String.valueOf(METHOD));
-      settings.put("column", String.valueOf(column));
-      settings.put("name column", String.valueOf(nameColumn));
+      settings.put("column", column == null ? "by the usual names" : column);
+      settings.put("name column", nameColumn == null ? "none" : nameColumn);
       settings.put("elements", elements.stream().mapToObj(Elements::symbol).collect(Collectors.joining(" ")));
       settings.put("weight", minWeight + " to " + maxWeight);
       settings.put("longest sequence", String.valueOf(maxLength));

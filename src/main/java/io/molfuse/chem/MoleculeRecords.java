@@ -213,10 +213,10 @@ public final class MoleculeRecords {
           } catch (ChemDataException e) {
             addRun(number, first, block);
             first = block + 1;
-            for (int i = 0; i < file.recordsOf(block); i++) {
-              long record = (long) block * RecordFormat.BLOCK_RECORDS + i;
-              report.add(BadRecordReport.Reason.DAMAGED_RECORD, file.file(), record, "", "its block does not have its checksum");
-            }
+            int lost = file.recordsOf(block);
+            long record = (long) block * RecordFormat.BLOCK_RECORDS;
+            String detail = "records " + record + " to " + (record + lost - 1) + " do not have their checksum";
+            report.add(BadRecordReport.Reason.DAMAGED_RECORD, lost, file.file(), record, "", detail);
           }
         }
       } catch (IOException e) {

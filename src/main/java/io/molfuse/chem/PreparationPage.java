@@ -168,7 +168,7 @@ final class PreparationPage {
       }
     }
     if (rest > 0) {
-      shown.put(counts.size() - MAX_BARS + " others", rest);
+      shown.put(counts.size() - MAX_BARS + " more", rest);
     }
     long most = shown.values().stream().mapToLong(Long::longValue).max().orElse(1);
     caption(title, unit);
@@ -187,7 +187,7 @@ final class PreparationPage {
   private void svg(int height, String title) {
     out.append(
         String.format(
-            Locale.ROOT, "<svg width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\" xmlns=\"http://www.w3.org/2000/svg\">",
+            Locale.ROOT, "<svg width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">",
             WIDTH, height, WIDTH, height, escape(title)));
   }
 
