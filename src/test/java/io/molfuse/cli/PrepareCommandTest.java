@@ -73,7 +73,7 @@ class PrepareCommandTest {
   @Test
   void aProcessThatIsKilledLeavesWorkToGoOnWith() throws Exception {
     Path input = folder.resolve("moses.smi.gz");
-    try (InputStream in = MoleculeRecords.class.getResourceAsStream("moses-25k.smi.gz")) {
+    try (InputStream in = MoleculeRecords.class.getResourceAsStream("moses-test-2k5.smi.gz")) {
       Files.copy(in, input);
     }
     Path output = folder.resolve("out");
@@ -103,7 +103,7 @@ class PrepareCommandTest {
     Program resumed = Program.run("prepare", input, "--output", output, "--json");
     assertThat(resumed.code()).as(resumed.err()).isZero();
     assertThat(resumed.err()).contains("going on with what was begun");
-    assertThat(resumed.json().get(0).path("kept").asInt()).isEqualTo(25_000);
+    assertThat(resumed.json().get(0).path("kept").asInt()).isEqualTo(2500);
     Path whole = folder.resolve("whole");
     assertThat(Program.run("prepare", input, "--output", whole).code()).isZero();
     for (String name : List.of("train-00000.molrec", "val.smi", "dataset.json", "report.html")) {
@@ -111,13 +111,23 @@ class PrepareCommandTest {
     }
   }
 
-  /** A preparation with little memory, which writes many runs. */
+  /** A preparation with little memory, which writes many runs and takes its time. */
   static final class PrepareSlowly {
     private PrepareSlowly() {}
 
     public static void main(String[] args) {
-      MoleculePreparation.Options options = new MoleculePreparation.Options().threads(1).memory(200_000);
-      new MoleculePreparation(List.of(Path.of(args[0])), Path.of(args[1]), options).run();
+      MoleculePreparation.Options options = new MoleculePreparation.Options().threads(1).memory(100_000);
+      new MoleculePreparation(List.of(Path.of(args[0])), Path.of(args[1]), options)
+          .listener((stage, fraction, records, molecules) -> sleep())
+          .run();
+    }
+  }
+
+  private static void sleep() {
+    try {
+      Thread.sleep(300);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
     }
   }
 
