@@ -282,8 +282,8 @@ public final class MoleculePreparation {
   /**
    * A preparation.
    *
-   * @param inputs files, plain or compressed by gzip; a folder stands for its .smi, .smiles, .csv and .tsv files, .gz or not, in the order of
-   *     their names
+   * @param inputs files, plain or compressed by gzip; a folder stands for its .smi, .smiles, .csv and .tsv files, .gz or not, in the
+   *     order of their names
    * @param output folder; made if need be
    * @param options what to keep
    * @throws ChemDataException if an input is missing or a folder has no such files
@@ -420,7 +420,9 @@ public final class MoleculePreparation {
       PreparationState.Input before = state.inputs().get(i);
       if (!before.path().equals(now.get(i).path())) {
         throw new ChemDataException(
-            work, "was begun with " + before.path() + " where " + now.get(i).path() + " is given: use that, or overwrite it", (Throwable) null);
+            work,
+            "was begun with " + before.path() + " where " + now.get(i).path() + " is given: use that, or overwrite it",
+            (Throwable) null);
       }
       if (!before.equals(now.get(i))) {
         throw changed(inputs.get(i), before, now.get(i));
@@ -441,7 +443,9 @@ public final class MoleculePreparation {
   private static ChemDataException changed(Path file, PreparationState.Input before, PreparationState.Input now) {
     String how = before.bytes() == now.bytes() ? "other contents" : now.bytes() + " bytes instead of " + before.bytes();
     return new ChemDataException(
-        file, "was changed since the preparation was begun (it has " + how + "): put it back, or overwrite what was begun", (Throwable) null);
+        file,
+        "was changed since the preparation was begun (it has " + how + "): put it back, or overwrite what was begun",
+        (Throwable) null);
   }
 
   private PreparationReport write(PreparationState state) throws IOException {

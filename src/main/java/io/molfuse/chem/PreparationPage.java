@@ -66,7 +66,7 @@ final class PreparationPage {
       rows.put("recommended preset", report.recommendedPreset());
     }
     out.append("<table>");
-    rows.forEach((name, value) -> out.append("<tr><td>").append(name).append("</td><td class=\"n\">").append(escape(value)).append("</td></tr>"));
+    rows.forEach((name, value) -> row(name, "<td class=\"n\">" + escape(value)));
     out.append("</table>\n");
   }
 
@@ -111,11 +111,13 @@ final class PreparationPage {
 
   private void settings() {
     out.append("<h2>Inputs and settings</h2>\n<table>");
-    report.inputs().forEach(input -> out.append("<tr><td>input</td><td><code>").append(escape(input.toString())).append("</code></td></tr>"));
-    report.settings().forEach(
-        (name, value) ->
-            out.append("<tr><td>").append(escape(name)).append("</td><td><code>").append(escape(value)).append("</code></td></tr>"));
+    report.inputs().forEach(input -> row("input", "<td><code>" + escape(input.toString()) + "</code>"));
+    report.settings().forEach((name, value) -> row(name, "<td><code>" + escape(value) + "</code>"));
     out.append("</table>\n");
+  }
+
+  private void row(String name, String cell) {
+    out.append("<tr><td>").append(escape(name)).append("</td>").append(cell).append("</td></tr>");
   }
 
   private void caption(String title, String unit) {
@@ -134,12 +136,13 @@ final class PreparationPage {
     long most = counts.stream().mapToLong(Long::longValue).max().orElse(1);
     double step = (double) (WIDTH - LEFT) / counts.size();
     double scale = (double) (HEIGHT - BOTTOM - TOP) / most;
-    caption(title, String.format(Locale.ROOT, "%s; mean %.1f, %.0f to %.0f", unit, histogram.mean(), histogram.least(), histogram.greatest()));
+    String figures = String.format(Locale.ROOT, "; mean %.1f, %.0f to %.0f", histogram.mean(), histogram.least(), histogram.greatest());
+    caption(title, unit + figures);
     svg(HEIGHT, title);
     for (int i = 0; i < counts.size(); i++) {
       double height = counts.get(i) * scale;
-      rectangle(LEFT + i * step, HEIGHT - BOTTOM - height, Math.max(1, step - 1), height, range(histogram, first + (long) i * joined, joined)
-          + ": " + count(counts.get(i)));
+      String label = range(histogram, first + (long) i * joined, joined) + ": " + count(counts.get(i));
+      rectangle(LEFT + i * step, HEIGHT - BOTTOM - height, Math.max(1, step - 1), height, label);
     }
     line(LEFT, HEIGHT - BOTTOM, WIDTH, HEIGHT - BOTTOM);
     text(LEFT - 6, TOP + 8, "end", count(most));

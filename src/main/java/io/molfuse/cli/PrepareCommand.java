@@ -54,10 +54,18 @@ final class PrepareCommand implements Callable<Integer> {
       description = "Elements that molecules may hold (default: ${DEFAULT-VALUE}).")
   private List<String> elements;
 
-  @Option(names = "--min-weight", paramLabel = "W", defaultValue = "100", description = "Least weight in g/mol (default: ${DEFAULT-VALUE}).")
+  @Option(
+      names = "--min-weight",
+      paramLabel = "W",
+      defaultValue = "100",
+      description = "Least weight in g/mol (default: ${DEFAULT-VALUE}).")
   private double minWeight;
 
-  @Option(names = "--max-weight", paramLabel = "W", defaultValue = "600", description = "Most weight in g/mol (default: ${DEFAULT-VALUE}).")
+  @Option(
+      names = "--max-weight",
+      paramLabel = "W",
+      defaultValue = "600",
+      description = "Most weight in g/mol (default: ${DEFAULT-VALUE}).")
   private double maxWeight;
 
   @Option(

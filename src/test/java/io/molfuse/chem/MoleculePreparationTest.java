@@ -221,7 +221,9 @@ class MoleculePreparationTest {
     }
     assertThat(kept)
         .contains(
-            Chemistry.canonical(good), Chemistry.canonical("COc1ccc2cc(ccc2c1)C(C)C(=O)O"), Chemistry.canonical(moses.get(0).split("\\s")[0]));
+            Chemistry.canonical(good),
+            Chemistry.canonical("COc1ccc2cc(ccc2c1)C(C)C(=O)O"),
+            Chemistry.canonical(moses.get(0).split("\\s")[0]));
     long rejected = report.rejected().values().stream().mapToLong(Long::longValue).sum();
     assertThat(report.kept() + rejected).isEqualTo(report.records());
   }

@@ -20,7 +20,8 @@ class SortedRunsTest {
   private static final Comparator<byte[]> BYTES = Arrays::compareUnsigned;
 
   @Property(tries = 25)
-  void sortsWhateverTheMemory(@ForAll long seed, @ForAll @IntRange(max = 300) int count, @ForAll @IntRange(min = 300, max = 9000) int memory)
+  void sortsWhateverTheMemory(
+      @ForAll long seed, @ForAll @IntRange(max = 300) int count, @ForAll @IntRange(min = 300, max = 9000) int memory)
       throws IOException {
     Path folder = Files.createTempDirectory("runs");
     try {

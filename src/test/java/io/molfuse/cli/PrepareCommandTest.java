@@ -39,7 +39,8 @@ class PrepareCommandTest {
     assertThat(line.path("kept").asInt()).isEqualTo(33);
     assertThat(line.path("preset").asText()).isEqualTo("small");
     assertThat(line.path("rejected").path("invalid SMILES").asInt()).isEqualTo(1);
-    assertThat(program.err()).contains("33 of 35 records kept", "not kept: no organic fragment: 1", "more.csv:3: invalid SMILES", "report.html");
+    assertThat(program.err())
+        .contains("33 of 35 records kept", "not kept: no organic fragment: 1", "more.csv:3: invalid SMILES", "report.html");
     assertThat(MoleculeRecords.isPrepared(output)).isTrue();
     assertThat(Files.readString(output.resolve("train.smi")) + Files.readString(output.resolve("val.smi"))
             + Files.readString(output.resolve("test.smi")))

@@ -259,7 +259,8 @@ class RecordBatchesTest {
     MoleculeRecords records = open(copy, new MoleculeRecords.Options());
     assertThat(records.report().count(BadRecordReport.Reason.DAMAGED_RECORD)).isEqualTo(256);
     assertThat(records.report().count(BadRecordReport.Reason.DAMAGED_FILE)).isEqualTo(1);
-    assertThat(records.report().toString()).contains("train-00000.molrec:256", "records 256 to 511", "train-00001.molrec", "cut off", "600 molecules");
+    assertThat(records.report().toString())
+        .contains("train-00000.molrec:256", "records 256 to 511", "train-00001.molrec", "cut off", "600 molecules");
     long left = whole - OF_FILE - records.report().count(BadRecordReport.Reason.DAMAGED_RECORD);
     assertThat(records.size()).isEqualTo(left);
     assertThat(records.fingerprint()).isNotEqualTo(healthy);
@@ -275,7 +276,8 @@ class RecordBatchesTest {
       }
     }
     assertThatThrownBy(() -> open(copy, new MoleculeRecords.Options()))
-        .isInstanceOfSatisfying(ChemDataException.class, e -> assertThat(e.report().toString()).contains("version").contains("only version 1"))
+        .isInstanceOfSatisfying(
+            ChemDataException.class, e -> assertThat(e.report().toString()).contains("version").contains("only version 1"))
         .hasMessageContaining("no usable molecule");
   }
 
