@@ -77,6 +77,7 @@ public final class Main implements Runnable {
     Console console = new Console(in, out, err);
     CommandLine commandLine =
         new CommandLine(new Main())
+            .addSubcommand(new PrepareCommand(console))
             .addSubcommand(new TrainCommand(console))
             .addSubcommand(new GenerateCommand(console))
             .addSubcommand(new SelfiesCommand(console))
@@ -161,6 +162,6 @@ public final class Main implements Runnable {
 
   @Override
   public void run() {
-    throw new CommandLine.ParameterException(spec.commandLine(), "a command is needed: train, generate, selfies or info");
+    throw new CommandLine.ParameterException(spec.commandLine(), "a command is needed: prepare, train, generate, selfies or info");
   }
 }
