@@ -11,6 +11,7 @@ Items, and the variables printed for each:
     classpath   MOLFUSE_PRESET_CLASSPATH   jars of JavaCPP and the presets (Java side)
     googletest  MOLFUSE_GOOGLETEST_SOURCE  GoogleTest's source tree
     cuda        MOLFUSE_NVCC, MOLFUSE_CUDA_INCLUDE, MOLFUSE_CUDART (libcudart_static.a), MOLFUSE_CUOBJDUMP (may be empty)
+    cudnn       MOLFUSE_CUDNN_INCLUDE (cuDNN's headers and those of cudnn-frontend), MOLFUSE_CUDNN_LIBRARIES (libcudnn, for tests; may be empty)
     cmake       MOLFUSE_CMAKE, MOLFUSE_CTEST
     ninja       MOLFUSE_NINJA
     tensorboard MOLFUSE_TENSORBOARD        folder of Python packages that read TensorBoard's event files (for a test)
@@ -39,6 +40,9 @@ CMAKE_MINIMUM = (3, 22)
 PRESET_LIBRARIES = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libgomp.so.1")
 CUDA_WHEELS = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime", "nvidia-cuda-cccl", "nvidia-cuda-cuobjdump",
                "nvidia-cuda-nvdisasm")
+# Those of cuDNN that make plans of attention: not convolutions' and recurrent networks', nor the precompiled kernels.
+CUDNN_LIBRARIES = ("libcudnn.so.9", "libcudnn_graph.so.9", "libcudnn_heuristic.so.9", "libcudnn_engines_runtime_compiled.so.9",
+                   "libcudnn_engines_precompiled.so.9", "libnvrtc.so.13", "libnvrtc-builtins.so.13.0")
 TENSORBOARD_WHEELS = ("tensorboard", "protobuf", "absl-py", "numpy", "packaging")
 OPENBLAS_LIBRARIES = ("libopenblas.so.0", "libgfortran.so.5", "libquadmath.so.0")
 
@@ -268,6 +272,29 @@ class Cache:
         key = short_hash([requirement(name) for name in CUDA_WHEELS])
         return cuda_variables(self.folder(f"cuda-{wanted}-{os.uname().machine}-{key}", fill) / "nvidia/cu13")
 
+    def cudnn(self):
+        """Headers and, where they can run, the libraries that the tests make plans with. The headers are the same on every platform."""
+        names = ("nvidia-cudnn-cu13", "nvidia-cudnn-frontend", "nvidia-cuda-nvrtc")
+        version, _ = requirement(names[0])
+        libraries = os.uname().machine == "x86_64"
+
+        def fill(folder):
+            say(f"fetching cuDNN {version} (460 MB, once per cache)")
+            for name in names:
+                wheel = self.download_wheel(name, folder, ["--python-version", "3.11", "--implementation", "cp",
+                                                           "--platform", "manylinux_2_12_x86_64", "--platform", "manylinux_2_27_x86_64",
+                                                           "--platform", "manylinux_2_28_x86_64"])
+                with zipfile.ZipFile(wheel) as archive:
+                    for entry in archive.namelist():
+                        library = entry.startswith("nvidia/") and pathlib.Path(entry).name in CUDNN_LIBRARIES
+                        if entry.startswith(("nvidia/cudnn/include/", "include/")) or (library and libraries):
+                            archive.extract(entry, folder)
+                wheel.unlink()
+        key = short_hash([requirement(name) for name in names] + [CUDNN_LIBRARIES])
+        root = self.folder(f"cudnn-{version}-{os.uname().machine}-{key}", fill)
+        return {"MOLFUSE_CUDNN_INCLUDE": [root / "include", root / "nvidia/cudnn/include"],
+                "MOLFUSE_CUDNN_LIBRARIES": [root / "nvidia/cudnn/lib"] if libraries else []}
+
     # -- Maven
 
     def maven_jar(self, group, artifact, version, classifier, folder):
@@ -391,7 +418,7 @@ class Cache:
             return {"MOLFUSE_GOOGLETEST_SOURCE": []}
 
 
-ITEMS = ("cuda", "headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja", "tensorboard", "safetensors")
+ITEMS = ("cuda", "cudnn", "headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja", "tensorboard", "safetensors")
 
 
 def default_cache():

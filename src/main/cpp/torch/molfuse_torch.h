@@ -30,7 +30,7 @@ namespace molfuse::torch_api {
 std::string version();
 
 /// One JSON object: version, libtorch, cpu_vector_level, cpu_vector_best, cpu_threads, cuda_compiled, cuda_usable,
-/// cuda_reason, cudnn_usable, cudnn_reason.
+/// cuda_reason, cudnn_usable, cudnn_reason, cudnn_version (91900 for 9.19.0, 0: none was found), attention_backend.
 std::string info();
 
 /// One JSON object about a CUDA device, see molfuse_get_device_info: device_count, usable, reason, name, compute_major, compute_minor,
@@ -59,6 +59,9 @@ void set_generator_state(int64_t device, const at::Tensor& state);
 
 /// Forces the CPU vector level of the process: "baseline", "avx2", "avx512" or "auto". For tests and measurements.
 void set_cpu_level(const std::string& level);
+
+/// What computes attention on a GPU in all later calls of the process: "auto", "own" or "cudnn", see molfuse_set_attention_backend.
+void set_attention_backend(const std::string& backend);
 
 // ---- attention -------------------------------------------------------------------------------------------------------
 

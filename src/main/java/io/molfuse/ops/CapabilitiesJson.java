@@ -28,7 +28,9 @@ final class CapabilitiesJson {
         Boolean.TRUE.equals(fields.get("cuda_usable")),
         string(fields, "cuda_reason"),
         Boolean.TRUE.equals(fields.get("cudnn_usable")),
-        string(fields, "cudnn_reason"));
+        string(fields, "cudnn_reason"),
+        (int) number(fields, "cudnn_version"),
+        string(fields, "attention_backend"));
   }
 
   static CudaDevice device(int index, String json) {

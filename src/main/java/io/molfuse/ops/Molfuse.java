@@ -105,4 +105,16 @@ public final class Molfuse {
   public static void setCpuLevel(String level) {
     Native.setCpuLevel(Checks.notNull("level", level));
   }
+
+  /**
+   * Chooses what computes attention and its gradients on a GPU in all later calls of the process. The environment variable
+   * MOLFUSE_ATTENTION_BACKEND does the same at the start.
+   *
+   * @param backend "auto", the default: whichever was measured to be faster, if it can do the problem; "own": molfuse's kernels; "cudnn":
+   *     cuDNN, or a {@link MolfuseException} from the operator that says why not
+   * @throws IllegalArgumentException for another word
+   */
+  public static void setAttentionBackend(String backend) {
+    Native.setAttentionBackend(Checks.notNull("backend", backend));
+  }
 }

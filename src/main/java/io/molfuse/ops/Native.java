@@ -47,6 +47,10 @@ final class Native {
     run(() -> MolfuseNative.set_cpu_level(level));
   }
 
+  static void setAttentionBackend(String backend) {
+    run(() -> MolfuseNative.set_attention_backend(backend));
+  }
+
   static String deviceMemory(int device) {
     return string(() -> MolfuseNative.device_memory(device));
   }

@@ -155,6 +155,8 @@ class CommandsTest {
       assertThat(gpu.path("memory_bytes").asLong()).isPositive();
       assertThat(gpu.path("compute_capability").asText()).matches("\\d+\\.\\d+");
     }
+    assertThat(info.path("attention_backend").asText()).isIn("auto", "own", "cudnn");
+    assertThat(info.has("attention_cudnn")).isTrue();
     JsonNode backends = info.path("backends");
     assertThat(backends.path("cpu").path("usable").asBoolean()).isTrue();
     for (String name : new String[] {"cuda", "cudnn"}) {
