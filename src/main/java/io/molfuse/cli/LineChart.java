@@ -10,7 +10,7 @@ final class LineChart {
   private static final int WIDTH = 640;
   private static final int HEIGHT = 260;
   private static final int LEFT = 64;
-  private static final int RIGHT = 12;
+  private static final int RIGHT = 28;
   private static final int TOP = 12;
   private static final int BOTTOM = 40;
   private static final int PLOT_WIDTH = WIDTH - LEFT - RIGHT;
@@ -46,7 +46,7 @@ final class LineChart {
     this.unit = unit;
     this.lines = lines;
     List<RunHistory.Point> all = lines.stream().flatMap(line -> line.points().stream()).toList();
-    x = Scale.over(0, all.stream().mapToDouble(RunHistory.Point::step).max().orElse(1));
+    x = Scale.upTo(Math.max(1, all.stream().mapToDouble(RunHistory.Point::step).max().orElse(1)));
     // By the means: one wild step shall not flatten all others.
     y = Scale.over(
         all.stream().mapToDouble(RunHistory.Point::mean).min().orElse(0), all.stream().mapToDouble(RunHistory.Point::mean).max().orElse(1));
@@ -70,9 +70,14 @@ final class LineChart {
       return new Scale(low, high > low ? high : low + step, step);
     }
 
+    /** From 0 to an end that need not be round. */
+    static Scale upTo(double most) {
+      return new Scale(0, most, over(0, most).step());
+    }
+
     List<Double> ticks() {
       List<Double> ticks = new ArrayList<>();
-      for (long i = 0; low + i * step <= high + step / 2; i++) {
+      for (long i = 0; low + i * step <= high + 1e-6 * step; i++) {
         ticks.add(low + i * step);
       }
       return ticks;
@@ -86,11 +91,13 @@ final class LineChart {
   /** The chart as one svg element. */
   String svg() {
     StringBuilder svg = new StringBuilder();
-    svg.append("<svg class=\"chart\" viewBox=\"0 0 ").append(WIDTH).append(' ').append(HEIGHT).append("\" role=\"img\">");
+    // What the attributes say holds where a page's style does not, as in a picture cut out of it.
+    svg.append("<svg class=\"chart\" viewBox=\"0 0 ").append(WIDTH).append(' ').append(HEIGHT);
+    svg.append("\" role=\"img\" font-size=\"12\" fill=\"currentColor\" stroke-width=\"1\">");
     svg.append("<title>").append(Html.text(title)).append("</title><desc>").append(Html.text(words())).append("</desc>\n");
     for (double tick : y.ticks()) {
       double at = TOP + PLOT_HEIGHT * (1 - y.share(tick));
-      svg.append(fixed("<path class=\"grid\" d=\"M%d %.1fh%d\"/>", LEFT, at, PLOT_WIDTH));
+      svg.append(fixed("<path class=\"grid\" stroke=\"currentColor\" d=\"M%d %.1fh%d\"/>", LEFT, at, PLOT_WIDTH));
       svg.append(fixed("<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", LEFT - 6, at + 4, Html.number(clean(tick, y.step()))));
     }
     for (double tick : x.ticks()) {
@@ -108,14 +115,14 @@ final class LineChart {
 
   private void line(StringBuilder svg, List<RunHistory.Point> points, String style) {
     if (points.stream().anyMatch(point -> point.least() < point.most())) {
-      svg.append("<path class=\"band ").append(style).append("\" d=\"M");
+      svg.append("<path class=\"band ").append(style).append("\" opacity=\".25\" d=\"M");
       points.forEach(point -> svg.append(at(point.step(), point.most())));
       for (int i = points.size() - 1; i >= 0; i--) {
         svg.append(at(points.get(i).step(), points.get(i).least()));
       }
       svg.append("Z\"/>\n");
     }
-    svg.append("<path class=\"line ").append(style).append("\" d=\"M");
+    svg.append("<path class=\"line ").append(style).append("\" fill=\"none\" stroke=\"currentColor\" d=\"M");
     points.forEach(point -> svg.append(at(point.step(), point.mean())));
     svg.append("\"/>\n");
     if (points.size() <= FEW) {

@@ -238,7 +238,7 @@ final class RunReport {
           default -> "The run's end is not known";
         };
     return String.format(
-        Locale.ROOT, "%s after %,d steps%s.", how, history.step(), history.sittings() > 1 ? " in " + history.sittings() + " sittings" : "");
+        Locale.ROOT, "%s (%,d steps%s).", how, history.step(), history.sittings() > 1 ? " in " + history.sittings() + " sittings" : "");
   }
 
   private String figure(Figure figure) {
