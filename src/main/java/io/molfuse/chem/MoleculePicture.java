@@ -29,7 +29,8 @@ public final class MoleculePicture {
   /** What has no place within a page: prologue, size, background, and identifiers that another picture would have, too. */
   private static final Pattern SUPERFLUOUS =
       Pattern.compile(
-          "\\A.*?(?=<svg)| xmlns:xlink='[^']*'|(?<=[' ])width='[^']*mm' height='[^']*mm' ?|\\s*<desc>.*?</desc>|\\s*<rect[^>]*/>| (id|class)='[^']*'",
+          "\\A.*?(?=<svg)| xmlns:xlink='[^']*'|(?<=[' ])width='[^']*mm' height='[^']*mm' ?"
+              + "|\\s*<desc>.*?</desc>|\\s*<rect[^>]*/>| (id|class)='[^']*'",
           Pattern.DOTALL);
 
   private static volatile boolean broken;

@@ -20,11 +20,12 @@ final class Html {
       .grid2 { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
       .tiles { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
       figure { margin: 0; min-width: 0; } figcaption { color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
-      .tiles svg { border: 1px solid var(--rule); display: block; width: 100%; }
+      .tiles svg { border: 1px solid var(--rule); box-sizing: border-box; display: block; padding: .4rem; width: 100%; }
       .chart { display: block; width: 100%; } .chart text { fill: var(--soft); font-size: 12px; }
       .chart .grid { stroke: var(--rule); } .chart .line { fill: none; stroke-linejoin: round; stroke-width: 1.8; }
       .chart .band { opacity: .25; stroke: none; }
-      .line.s0 { stroke: var(--s0); } .line.s1 { stroke: var(--s1); stroke-dasharray: 6 3; } .line.s2 { stroke: var(--s2); stroke-dasharray: 2 3; }
+      .line.s0 { stroke: var(--s0); } .line.s1 { stroke: var(--s1); stroke-dasharray: 6 3; }
+      .line.s2 { stroke: var(--s2); stroke-dasharray: 2 3; }
       circle.s0, .band.s0 { fill: var(--s0); } circle.s1, .band.s1 { fill: var(--s1); } circle.s2, .band.s2 { fill: var(--s2); }
       .legend { color: var(--soft); font-size: .85rem; margin: 0; }
       .key { border-top: 3px solid; display: inline-block; margin: 0 .4rem .25rem .6rem; width: 1.6rem; }
@@ -61,7 +62,8 @@ final class Html {
 
   /** A table whose first column names the rows. Cells that begin like numbers stand to the right. */
   static String table(String caption, List<String> head, List<List<String>> rows) {
-    StringBuilder html = new StringBuilder("<div class=\"scroll\"><table>\n<caption>").append(text(caption)).append("</caption>\n<thead><tr>");
+    StringBuilder html = new StringBuilder("<div class=\"scroll\"><table>\n<caption>");
+    html.append(text(caption)).append("</caption>\n<thead><tr>");
     for (int i = 0; i < head.size(); i++) {
       boolean number = !rows.isEmpty() && isNumber(rows.get(0).get(i));
       html.append("<th scope=\"col\"").append(number ? " class=\"n\">" : ">").append(text(head.get(i))).append("</th>");
@@ -71,7 +73,8 @@ final class Html {
       html.append("<tr>");
       for (int i = 0; i < row.size(); i++) {
         String number = isNumber(row.get(i)) ? " class=\"n\"" : "";
-        html.append(i == 0 ? "<th scope=\"row\"" + number + ">" : "<td" + number + ">").append(text(row.get(i))).append(i == 0 ? "</th>" : "</td>");
+        html.append(i == 0 ? "<th scope=\"row\"" : "<td").append(number).append('>').append(text(row.get(i)));
+        html.append(i == 0 ? "</th>" : "</td>");
       }
       html.append("</tr>\n");
     }

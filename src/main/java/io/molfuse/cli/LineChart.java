@@ -102,7 +102,8 @@ final class LineChart {
     }
     for (double tick : x.ticks()) {
       double at = LEFT + PLOT_WIDTH * x.share(tick);
-      svg.append(fixed("<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", at, HEIGHT - BOTTOM + 16, Html.number(clean(tick, x.step()))));
+      String number = Html.number(clean(tick, x.step()));
+      svg.append(fixed("<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", at, HEIGHT - BOTTOM + 16, number));
     }
     svg.append(fixed("<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>\n", LEFT + PLOT_WIDTH / 2, HEIGHT - 6));
     // An inner element cuts off what leaves the plot.
@@ -128,7 +129,7 @@ final class LineChart {
     if (points.size() <= FEW) {
       for (RunHistory.Point point : points) {
         String[] place = at(point.step(), point.mean()).strip().split(" ");
-        svg.append("<circle class=\"").append(style).append("\" cx=\"").append(place[0]).append("\" cy=\"").append(place[1]).append("\" r=\"2\"/>");
+        svg.append(fixed("<circle class=\"%s\" cx=\"%s\" cy=\"%s\" r=\"2\"/>", style, place[0], place[1]));
       }
       svg.append('\n');
     }

@@ -51,7 +51,8 @@ final class RunReport {
           new Figure("Throughput", "molecules/s", 1, List.of("molecules_per_second", "training")),
           new Figure(
               "Memory", "MiB", 1 / MIB,
-              List.of("process_memory_bytes", "process", "device_memory_bytes", "device, in use", "device_peak_bytes", "device, most so far")));
+              List.of(
+                  "process_memory_bytes", "process", "device_memory_bytes", "device, in use", "device_peak_bytes", "device, most so far")));
 
   private static Figure losses(String title, String value) {
     return new Figure(title, "", 1, List.of("train/" + value, "training", "validation/" + value, "validation"));
@@ -217,11 +218,11 @@ final class RunReport {
     FIGURES.forEach(figure -> html.append(figure(figure)));
     html.append("</div>\n");
     html.append("<h2>Generated molecules</h2>\n").append(molecules());
-    html.append("<h2>Data</h2>\n").append(Html.table("The molecules of the run.", List.of("", "value"), rows(data)));
+    html.append("<h2>Data</h2>\n").append(Html.table("The molecules of the run.", List.of("item", "value"), rows(data)));
     html.append(examples());
     html.append("<h2>Model and machine</h2>\n<div class=\"grid2\">\n");
-    html.append(Html.table("What was trained.", List.of("", "value"), rows(model)));
-    html.append(Html.table("Where the last sitting ran.", List.of("", "value"), rows(machine()))).append("</div>\n");
+    html.append(Html.table("What was trained.", List.of("item", "value"), rows(model)));
+    html.append(Html.table("Where the last sitting ran.", List.of("item", "value"), rows(machine()))).append("</div>\n");
     html.append("<h2>Configuration</h2>\n<pre tabindex=\"0\">").append(Html.text(configuration.yaml())).append("</pre>\n");
     return html.toString();
   }
@@ -294,7 +295,8 @@ final class RunReport {
     for (String smiles : shown) {
       Optional<String> picture = MoleculePicture.svg(smiles);
       html.append("<figure>");
-      picture.ifPresent(svg -> html.append(svg.replaceFirst("<svg ", "<svg role=\"img\" aria-label=\"" + Html.text("Structure of " + smiles).replace("\\", "\\\\").replace("$", "\\$") + "\" ")));
+      String label = "<svg role=\"img\" aria-label=\"" + Html.text("Structure of " + smiles) + "\" ";
+      picture.ifPresent(svg -> html.append(svg.replace("<svg ", label)));
       html.append("<figcaption>").append(Html.text(smiles)).append("</figcaption></figure>\n");
     }
     return html.append("</div>\n").toString();
@@ -322,7 +324,8 @@ final class RunReport {
 
   private static String words(Object value) {
     if (value instanceof Map<?, ?> map) {
-      return map.isEmpty() ? "none" : String.join(", ", map.entrySet().stream().map(each -> each.getKey() + " " + each.getValue()).toList());
+      List<String> parts = map.entrySet().stream().map(each -> each.getKey() + " " + each.getValue()).toList();
+      return parts.isEmpty() ? "none" : String.join(", ", parts);
     }
     if (value instanceof List<?> list) {
       return list.isEmpty() ? "none" : String.join(", ", list.stream().map(Object::toString).toList());

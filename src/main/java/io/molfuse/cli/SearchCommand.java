@@ -43,7 +43,10 @@ final class SearchCommand implements Callable<Integer> {
 
   private final Console console;
 
-  @Parameters(arity = "0..1", paramLabel = "SPACE", description = "YAML file: for each key {min, max, log, step} or {choices: [...]}.")
+  @Parameters(
+      arity = "0..1",
+      paramLabel = "SPACE",
+      description = "YAML file: for each key {min, max, log, step} or {choices: [...]}.")
   private Path space;
 
   @Option(names = "--method", paramLabel = "NAME", description = "random or halving (default: halving).")
@@ -70,7 +73,10 @@ final class SearchCommand implements Callable<Integer> {
   @Option(names = "--max-steps", paramLabel = "N", description = "End when all trials together did N steps; may be more with --resume.")
   private Long maxSteps;
 
-  @Option(names = "--max-minutes", paramLabel = "X", description = "End when all trials together trained X minutes; may be more with --resume.")
+  @Option(
+      names = "--max-minutes",
+      paramLabel = "X",
+      description = "End when all trials together trained X minutes; may be more with --resume.")
   private Double maxMinutes;
 
   @Option(names = "--search-seed", paramLabel = "S", description = "Decides which configurations are drawn (default: 0).")
@@ -295,7 +301,8 @@ final class SearchCommand implements Callable<Integer> {
     if (best == null) {
       console.say("no trial has a value yet; %s", folder.resolve(SearchResults.PAGE));
     } else {
-      console.say("best is trial %d; train with its configuration: molfuse train --config %s", best.number, folder.resolve(SearchResults.BEST));
+      console.say(
+          "best is trial %d; train with its configuration: molfuse train --config %s", best.number, folder.resolve(SearchResults.BEST));
     }
   }
 }

@@ -205,7 +205,8 @@ final class SearchResults {
     SearchTrial best = best();
     html.append("<p>").append(Html.text(summary(best))).append("</p>\n");
     html.append("<h2>Trials</h2>\n");
-    html.append(Html.table("The best first; each trial's own report lies in its folder.", head(), ranked().stream().map(this::row).toList()));
+    List<List<String>> rows = ranked().stream().map(this::row).toList();
+    html.append(Html.table("The best first; each trial's own report lies in its folder.", head(), rows));
     html.append(rounds());
     html.append("<h2>Search space</h2>\n<pre tabindex=\"0\">").append(Html.text(plan.space())).append("</pre>\n");
     html.append("<h2>Configuration that trials vary</h2>\n<pre tabindex=\"0\">").append(Html.text(plan.base())).append("</pre>\n");
@@ -216,7 +217,9 @@ final class SearchResults {
     Map<SearchTrial.Status, Long> counts =
         trials.stream().collect(Collectors.groupingBy(trial -> trial.status, LinkedHashMap::new, Collectors.counting()));
     String states =
-        counts.entrySet().stream().map(each -> each.getValue() + " " + each.getKey().name().toLowerCase(Locale.ROOT)).collect(Collectors.joining(", "));
+        counts.entrySet().stream()
+            .map(each -> each.getValue() + " " + each.getKey().name().toLowerCase(Locale.ROOT))
+            .collect(Collectors.joining(", "));
     return String.format(
         Locale.ROOT, "Method %s, seed %d, %d trials: %s. %s", plan.method(), plan.seed(), trials.size(), states,
         best == null

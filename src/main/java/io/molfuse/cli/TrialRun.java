@@ -27,6 +27,7 @@ final class TrialRun {
   static final String CONFIGURATION = "trial.yaml";
 
   private static final String LOG = "log.txt";
+  private static final String VALIDATION = "validation/";
 
   /** The value is the best of all, so the number of points does not matter. */
   private static final int POINTS = 100;
@@ -134,11 +135,14 @@ final class TrialRun {
     if (exit.failure() != null && !(over && exit.failure() instanceof FailureException)) {
       return new Outcome(state(trial), null, true, false, reason(exit.failure()));
     }
-    List<RunHistory.Point> values = history.curve("validation/" + plan.metric());
+    List<RunHistory.Point> values = history.curve(VALIDATION + plan.metric());
     boolean stopped = exit.code() == Main.INTERRUPTED;
     if (values.isEmpty() && !stopped) {
       List<String> known =
-          history.names().stream().filter(name -> name.startsWith("validation/")).map(name -> name.substring("validation/".length())).toList();
+          history.names().stream()
+              .filter(name -> name.startsWith(VALIDATION))
+              .map(name -> name.substring(VALIDATION.length()))
+              .toList();
       throw new FailureException(
           known.isEmpty()
               ? "a search compares validation values, but the data are too few to keep some for validation"
