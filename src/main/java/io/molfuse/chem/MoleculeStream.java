@@ -247,7 +247,8 @@ public final class MoleculeStream {
     DatasetLoader.Result result = parser.process(entry.line());
     if (result.reason != null || Hashes.of(result.molecule.canonical()) != hashes[entry.entry()]) {
       MoleculeRecord at = entry.line();
-      throw new ChemDataException(at.file(), "has changed: line " + at.line() + " is not what it was when it was first read", (Throwable) null);
+      String reason = "has changed: line " + at.line() + " is not what it was when it was first read";
+      throw new ChemDataException(at.file(), reason, (Throwable) null);
     }
     int[] symbols = new int[Math.min(result.symbols.size(), maxLength - 2)];
     Arrays.setAll(symbols, i -> vocabulary.id(result.symbols.get(i)));

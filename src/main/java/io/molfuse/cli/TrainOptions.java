@@ -66,7 +66,7 @@ final class TrainOptions {
       description = "Arithmetic to train in: fp32, tf32, bf16, fp16, or auto (default: the configuration's).")
   Precision precision;
 
-  @Option(names = "--monitor", description = "Measure where the time goes.")
+  @Option(names = "--monitor", description = "Measure where the time goes, and show it each minute and at the end.")
   boolean monitor;
 
   @Option(
@@ -109,7 +109,7 @@ final class TrainOptions {
       description = {
         "Write one JSON object per logged step to standard output: step, total_loss, recon_loss, kl_loss, perplexity,"
             + " token_accuracy, learning_rate, molecules_per_second and more; the last one has event=finished and"
-            + " checkpoint, validity, uniqueness, novelty."
+            + " checkpoint, validity, uniqueness, novelty. With --monitor, those of its summaries have event=performance."
       })
   boolean json;
 }

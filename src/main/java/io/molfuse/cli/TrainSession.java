@@ -19,7 +19,6 @@ import io.molfuse.train.JsonLinesListener;
 import io.molfuse.train.LoopState;
 import io.molfuse.train.PerformanceListener;
 import io.molfuse.train.PerformanceMonitor;
-import io.molfuse.train.PerformanceSummary;
 import io.molfuse.train.RunDirectory;
 import io.molfuse.train.StagingRing;
 import io.molfuse.train.TensorBoardListener;
@@ -129,7 +128,8 @@ final class TrainSession {
         trainer.listener(board);
       }
       if (monitor.isOn()) {
-        trainer.listener(new PerformanceListener(monitor, WARMING_UP, SECONDS_BETWEEN_SUMMARIES, summaries(display, board)));
+        PerformanceListener.Sink sink = summaries(display, board, trainer::requestStop);
+        trainer.listener(new PerformanceListener(monitor, warmingUp(trainer), SECONDS_BETWEEN_SUMMARIES, sink));
       }
       Map<String, String> texts = Map.of(Configuration.FILE, configuration.yaml());
       trainer.checkpoints(
@@ -231,22 +231,20 @@ final class TrainSession {
     return best.weights();
   }
 
-  private PerformanceListener.Sink summaries(StepDisplay display, TensorBoardListener board) {
-    return (step, summary) -> {
-      display.text(summary.text());
-      if (json) {
-        console.json(performanceLine(step, summary));
-      }
-      board.performance(step, summary);
-    };
+  /** A short sitting has to be measured by what it has. */
+  private int warmingUp(Trainer<StagedBatch> trainer) {
+    long done = resumedFrom == null ? 0 : resumedFrom.step();
+    return (int) Math.min(WARMING_UP, Math.max(0, trainer.totalSteps() - done) / 4);
   }
 
-  private static Map<String, Object> performanceLine(long step, PerformanceSummary summary) {
-    Map<String, Object> line = new LinkedHashMap<>();
-    line.put("event", "performance");
-    line.put("step", step);
-    line.put("performance", summary);
-    return line;
+  private PerformanceListener.Sink summaries(StepDisplay display, TensorBoardListener board, Runnable unread) {
+    return (step, summary) -> {
+      display.text(summary.text());
+      board.performance(step, summary);
+      if (json) {
+        new JsonSteps(console, unread).performance(step, summary);
+      }
+    };
   }
 
   /** Trains so that Ctrl-C ends the current step and saves, and that what fails is reported, too. */

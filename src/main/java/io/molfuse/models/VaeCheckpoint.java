@@ -21,8 +21,8 @@ import org.bytedeco.pytorch.global.torch.DeviceType;
 
 /**
  * Checkpoints of a molecular VAE: config.json (its size), vocabulary.json, model.safetensors, and for resuming
- * optimizer.safetensors, random.safetensors (libtorch's default generators), state.json, loop.json, run.json (the caller's own settings) and
- * texts of the caller's.
+ * optimizer.safetensors, random.safetensors (libtorch's default generators), state.json, loop.json, run.json (the caller's own settings)
+ * and texts of the caller's.
  */
 @SuppressWarnings("try") // A scope does its work by being open.
 public final class VaeCheckpoint {

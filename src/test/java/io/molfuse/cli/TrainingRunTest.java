@@ -79,27 +79,26 @@ class TrainingRunTest {
   /** All that has a state, in one run: a loss scale, accumulation, streaming, layers computed twice, validation, patience. */
   private static final List<String> EVERYTHING =
       List.of(
-          "--max-steps", "40", "--log-every", "1", "--precision", "fp16", "--set", "training.accumulation=2", "--set",
+          "--max-steps", "24", "--log-every", "1", "--precision", "fp16", "--set", "training.accumulation=2", "--set",
           "training.gradient_checkpointing=true", "--set", "data={access: streaming, shuffle_buffer: 64, workers: 2}", "--set",
-          "training.checkpoint_minutes=1e-5", "--set", "model.encoder.dropout=0.1");
+          "training.checkpoint_minutes=0.004", "--set", "model.encoder.dropout=0.1");
 
   @Test
   @Timeout(value = 10, unit = TimeUnit.MINUTES)
   void aKilledRunGoesOnWithIdenticalLosses() throws Exception {
     Path straight = folder.resolve("straight");
     List<JsonNode> expected = steps(train(with(EVERYTHING, "--output", straight)).json());
-    assertThat(expected).hasSize(40);
+    assertThat(expected).hasSize(24);
     assertThat(expected.get(0).path("loss_scale").asDouble()).isEqualTo(65536);
 
     Path killed = folder.resolve("killed");
-    killedAfter(9, command(molecules(), with(EVERYTHING, "--output", killed)));
+    killed(killed, command(molecules(), with(EVERYTHING, "--output", killed)));
     long from = step(killed);
-    // The step after the last one that was reported may have been saved, too.
-    assertThat(from).isBetween(8L, 39L);
+    assertThat(from).isBetween(1L, 23L);
     Program resumed = Program.run("train", "--resume", killed, "--device", "cpu", "--threads", 1, "--samples", 0, "--json");
     assertThat(resumed.code()).as(resumed.err()).isZero();
     List<JsonNode> rest = steps(resumed.json());
-    assertThat(rest).hasSize((int) (40 - from));
+    assertThat(rest).hasSize((int) (24 - from));
     for (int i = 0; i < rest.size(); i++) {
       assertThat(values(rest.get(i))).isEqualTo(values(expected.get((int) from + i)));
     }
@@ -108,7 +107,7 @@ class TrainingRunTest {
     }
     JsonNode loop = JSON.readTree(last(killed).resolve("loop.json").toFile());
     assertThat(loop.at("/scaler/growth_tracker").asInt()).isPositive();
-    assertThat(loop.at("/averages/values/total_loss")).hasSize(40);
+    assertThat(loop.at("/averages/values/total_loss")).hasSize(24);
     assertThat(loop.at("/stopping/best_step").asInt()).isPositive();
     assertThat(loop.at("/position/epoch").asInt()).isPositive();
   }
@@ -125,16 +124,18 @@ class TrainingRunTest {
     return Long.parseLong(last(run).getFileName().toString().substring("step-".length()));
   }
 
-  /** Starts the program and kills it, unasked, once it has told of so many steps. */
-  private static void killedAfter(int steps, List<Object> args) throws IOException, InterruptedException {
+  /** Starts the program and kills it, unasked, some steps after it has saved for the first time. */
+  private static void killed(Path run, List<Object> args) throws IOException, InterruptedException {
     List<String> java = new ArrayList<>(List.of(Path.of(System.getProperty("java.home"), "bin", "java").toString(), "-Xmx512m", "-cp"));
     java.add(System.getProperty("surefire.test.class.path", System.getProperty("java.class.path")));
     java.add(Main.class.getName());
     args.forEach(arg -> java.add(arg.toString()));
     Process process = new ProcessBuilder(java).redirectError(ProcessBuilder.Redirect.DISCARD).start();
     try (BufferedReader out = new BufferedReader(new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8))) {
-      for (int i = 0; i < steps; i++) {
-        assertThat(out.readLine()).as("step %d", i + 1).isNotNull();
+      int since = 0;
+      while (since < 3) {
+        assertThat(out.readLine()).as("a step").isNotNull();
+        since += RunDirectory.holdsRun(run) ? 1 : 0;
       }
     } finally {
       process.destroyForcibly();
@@ -185,7 +186,9 @@ class TrainingRunTest {
     String dropout = "model.encoder.dropout=0.1";
     List<JsonNode> once = steps(train("--max-steps", 6, "--log-every", 1, "--set", dropout, "--output", folder.resolve("a")).json());
     Path run = folder.resolve("b");
-    Object[] twice = {"--max-steps", 6, "--log-every", 1, "--set", dropout, "--set", "training.gradient_checkpointing=true", "--output", run};
+    Object[] twice = {
+      "--max-steps", 6, "--log-every", 1, "--set", dropout, "--set", "training.gradient_checkpointing=true", "--output", run
+    };
     List<JsonNode> again = steps(train(twice).json());
     for (int i = 0; i < 6; i++) {
       double expected = once.get(i).path("total_loss").asDouble();
@@ -249,10 +252,11 @@ class TrainingRunTest {
   void curvesAreWrittenAndGoOnAndTheMonitorsAmongThem() throws IOException {
     Path run = folder.resolve("run");
     Program program = train("--max-steps", 8, "--log-every", 1, "--output", run, "--monitor");
-    assertThat(program.err()).contains("8 steps of ", "forward ");
+    assertThat(program.err()).contains("6 steps of ", "forward ");
+    // Two of the eight were for warming up.
     JsonNode performance =
         program.json().stream().filter(line -> line.path("event").asText().equals("performance")).findFirst().orElseThrow();
-    assertThat(performance.at("/performance/steps").asInt()).isEqualTo(8);
+    assertThat(performance.at("/performance/steps").asInt()).isEqualTo(6);
     assertThat(performance.at("/performance/forward_millis").asDouble()).isPositive();
     // The ring's threads time their copies.
     assertThat(performance.at("/performance/transfer_millis").asDouble()).isPositive();
@@ -261,9 +265,10 @@ class TrainingRunTest {
     List<Path> files = files(run.resolve("tensorboard"));
     assertThat(files).hasSize(2);
     Set<String> tags = new HashSet<>(EventFile.tags(files.get(0)));
-    assertThat(tags).contains("train/total_loss", "average/total_loss", "run/config", "performance/forward_millis", "validation/total_loss");
+    assertThat(tags)
+        .contains("train/total_loss", "average/total_loss", "run/config", "performance/forward_millis", "validation/total_loss");
     assertThat(train("--max-steps", 2, "--output", run, "--overwrite").code()).isZero();
-    assertThat(files(run.resolve("tensorboard"))).hasSize(1).doesNotContainAnyElementsOf(files);
+    assertThat(files(run.resolve("tensorboard"))).hasSize(1);
     Path quiet = folder.resolve("quiet");
     train("--max-steps", 2, "--output", quiet, "--set", "training.tensorboard=false");
     assertThat(quiet.resolve("tensorboard")).doesNotExist();

@@ -37,7 +37,7 @@ import org.junit.jupiter.api.io.TempDir;
 class CheckpointKillTest {
   private static final int KILLS = 50;
 
-  /** Folders in which processes are killed at the same time: most of a short process's life is waiting for the disk. */
+  /** Folders in which processes are killed at the same time: much of a short process's life is waiting. */
   private static final int FOLDERS = 2;
 
   /** How many of the processes of a folder save tensors as well; the order of renames is the same without. */
@@ -45,14 +45,21 @@ class CheckpointKillTest {
 
   @TempDir Path folder;
 
+  /** Memory where there is a file system of it: a killed process has no need of a disk, whose waits would take most of the time. */
+  private static Path runs(Path otherwise) throws IOException {
+    Path memory = Path.of("/dev/shm");
+    return Files.createTempDirectory(Files.isWritable(memory) ? memory : otherwise, "molfuse-kill");
+  }
+
   @Test
   void theLastCheckpointLoadsAfterEveryKill() throws Exception {
     List<String> java = java();
+    Path runs = runs(folder);
     ExecutorService threads = Executors.newFixedThreadPool(FOLDERS);
     try {
       List<Future<?>> folders = new ArrayList<>();
       for (int i = 0; i < FOLDERS; i++) {
-        Path run = folder.resolve("run-" + i);
+        Path run = runs.resolve("run-" + i);
         Random random = new Random(20 + i);
         folders.add(
             threads.submit(
@@ -66,6 +73,7 @@ class CheckpointKillTest {
       }
     } finally {
       threads.shutdownNow();
+      DurableFiles.deleteTree(runs);
     }
   }
 
@@ -166,7 +174,7 @@ class CheckpointKillTest {
         reported = Long.parseLong(line);
       }
       // A save takes some milliseconds, so this falls into any part of the next ones.
-      LockSupport.parkNanos(random.nextInt(20_000_000));
+      LockSupport.parkNanos(random.nextInt(10_000_000));
       // Unlike the process's own method this leaves its output open.
       process.toHandle().destroyForcibly();
       assertThat(process.waitFor(60, TimeUnit.SECONDS)).isTrue();

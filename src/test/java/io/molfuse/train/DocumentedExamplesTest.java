@@ -21,9 +21,11 @@ import javax.tools.ToolProvider;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** The programs that the documentation shows compile, and those of docs/training.md run. */
+/** The programs that the documentation shows compile and run. */
 class DocumentedExamplesTest {
   private static final Pattern PROGRAM = Pattern.compile("```java\n(.*?public class (\\w+) .*?)```", Pattern.DOTALL);
+
+  private static final int MOST_LINES = 60;
 
   @TempDir Path folder;
 
@@ -46,12 +48,12 @@ class DocumentedExamplesTest {
     return names;
   }
 
-  private String output(String program) throws Exception {
+  private String output(String program, String... args) throws Exception {
     PrintStream before = System.out;
     ByteArrayOutputStream bytes = new ByteArrayOutputStream();
     try (URLClassLoader loader = new URLClassLoader(new URL[] {folder.toUri().toURL()}, getClass().getClassLoader())) {
       System.setOut(new PrintStream(bytes, true, StandardCharsets.UTF_8));
-      loader.loadClass(program).getMethod("main", String[].class).invoke(null, (Object) new String[0]);
+      loader.loadClass(program).getMethod("main", String[].class).invoke(null, (Object) args);
     } finally {
       System.setOut(before);
     }
@@ -70,10 +72,28 @@ class DocumentedExamplesTest {
     assertThat(losses).hasSize(4);
     assertThat(losses.get(3)).isLessThan(0.5 * losses.get(0));
     assertThat(output("Layers")).contains("gradients of 6 layers, 0 pieces left");
+    assertThat(Files.readAllLines(folder.resolve("WholeLoop.java"))).hasSizeLessThan(MOST_LINES);
+    List<String> straight = output("WholeLoop", folder.resolve("a").toString(), "300").lines().toList();
+    assertThat(straight).hasSize(3);
+    assertThat(loss(straight.get(2))).isLessThan(0.5 * loss(straight.get(0)));
+    // In three sittings, the second of which ends in the middle of an epoch.
+    List<String> sittings = new ArrayList<>();
+    for (String steps : List.of("80", "204", "300")) {
+      sittings.addAll(output("WholeLoop", folder.resolve("b").toString(), steps).lines().toList());
+    }
+    assertThat(sittings).isEqualTo(straight);
+  }
+
+  private static double loss(String line) {
+    return Double.parseDouble(line.substring(line.lastIndexOf(' ') + 1));
   }
 
   @Test
-  void thatOfTheReadmeCompiles() throws Exception {
-    assertThat(compiled(Path.of("README.md"))).contains("Example");
+  void thoseOfTheReadmeRun() throws Exception {
+    assertThat(compiled(Path.of("README.md"))).containsExactly("Example", "LossScale", "FlatMemory");
+    // The scale fell from 65536 until the gradients fitted, and the good steps since are too few for it to grow.
+    String scale = output("LossScale").strip();
+    assertThat(Double.parseDouble(scale.substring("scale ".length()))).isBetween(1.0, 65536.0);
+    assertThat(output("FlatMemory").strip()).isEqualTo("native objects left by 1000 steps: 0");
   }
 }
