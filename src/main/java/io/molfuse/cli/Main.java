@@ -79,6 +79,7 @@ public final class Main implements Runnable {
         new CommandLine(new Main())
             .addSubcommand(new PrepareCommand(console))
             .addSubcommand(new TrainCommand(console))
+            .addSubcommand(new SearchCommand(console))
             .addSubcommand(new GenerateCommand(console))
             .addSubcommand(new SelfiesCommand(console))
             .addSubcommand(new InfoCommand(console));
@@ -129,7 +130,7 @@ public final class Main implements Runnable {
   }
 
   /** What to do about a shortage of memory, or null if that is not what went wrong. */
-  private static String outOfMemory(Throwable failure) {
+  static String outOfMemory(Throwable failure) {
     String advice = null;
     for (Throwable cause = failure; cause != null; cause = cause.getCause()) {
       String text = String.valueOf(cause.getMessage()).toLowerCase(Locale.ROOT);
@@ -162,6 +163,6 @@ public final class Main implements Runnable {
 
   @Override
   public void run() {
-    throw new CommandLine.ParameterException(spec.commandLine(), "a command is needed: prepare, train, generate, selfies or info");
+    throw new CommandLine.ParameterException(spec.commandLine(), "a command is needed: prepare, train, search, generate, selfies or info");
   }
 }

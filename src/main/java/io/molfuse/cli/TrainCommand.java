@@ -8,9 +8,11 @@ import io.molfuse.models.MolecularVae;
 import io.molfuse.models.VaeCheckpoint;
 import io.molfuse.ops.Molfuse;
 import io.molfuse.train.RunDirectory;
+import io.molfuse.train.TrainingState;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.concurrent.Callable;
+import java.util.function.Predicate;
 import org.bytedeco.pytorch.global.torch.DeviceType;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -31,13 +33,20 @@ final class TrainCommand implements Callable<Integer> {
   private static final List<String> LIMIT = List.of("training", "max_minutes");
 
   private final Console console;
+  private final Predicate<TrainingState> pause;
 
   @Mixin private TrainOptions options;
   @Mixin private DeviceOptions device;
   @Mixin private CommonOptions common;
 
   TrainCommand(Console console) {
+    this(console, state -> false);
+  }
+
+  /** Trains as long as a search wants. */
+  TrainCommand(Console console, Predicate<TrainingState> pause) {
     this.console = console;
+    this.pause = pause;
   }
 
   @Override
@@ -251,7 +260,8 @@ final class TrainCommand implements Callable<Integer> {
       TrainingData dataset,
       MolecularVae model,
       VaeCheckpoint from) {
-    return new TrainSession(console, run, configuration, settings, dataset, model, from, options.samples, options.json);
+    return new TrainSession(console, run, configuration, settings, dataset, model, from, options.samples, options.json)
+        .pauseWhen(pause);
   }
 
   private RunDirectory output() {
