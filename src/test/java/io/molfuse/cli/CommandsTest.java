@@ -175,7 +175,7 @@ class CommandsTest {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"train", "generate", "selfies", "info"})
+  @ValueSource(strings = {"train", "generate", "evaluate", "selfies", "info"})
   void everyCommandHasHelp(String command) {
     Program program = Program.run(command, "--help");
     assertThat(program.code()).isZero();
@@ -185,7 +185,7 @@ class CommandsTest {
 
   @Test
   void theProgramItselfHasHelpAndAVersion() {
-    assertThat(Program.run("--help").out()).contains("train", "generate", "selfies", "info", "Exit codes");
+    assertThat(Program.run("--help").out()).contains("train", "generate", "evaluate", "selfies", "info", "Exit codes");
     assertThat(Program.run("--version").out()).startsWith("molfuse ");
     Program none = Program.run();
     assertThat(none.code()).isEqualTo(2);
