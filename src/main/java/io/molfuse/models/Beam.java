@@ -7,7 +7,10 @@ import java.util.Arrays;
 import java.util.Comparator;
 import java.util.List;
 
-/** The sequences of one molecule that a beam search keeps. */
+/**
+ * The sequences of one molecule that a beam search keeps. The greedy one stays among them however unlikely its beginning is, so that the
+ * result is never less likely than it.
+ */
 final class Beam {
   /**
    * A sequence.
@@ -25,6 +28,9 @@ final class Beam {
   private List<Sequence> open = List.of(new Sequence(new int[0], false, 0));
   private int[] rows = new int[0];
   private Sequence ended;
+
+  /** Which open sequence takes the most likely token at each step; -1 when that one has ended. */
+  private int greedy;
 
   Beam(int width, int vocabularySize) {
     this.width = width;
@@ -47,31 +53,47 @@ final class Beam {
   }
 
   /**
-   * Keeps the best continuations.
+   * Keeps the best continuations, and always the greedy one.
    *
    * @param firstRow the batch's row of the first of the sequences so far
    */
   void advance(int firstRow) {
     // Sorting is stable, so that of equally likely tokens the first is taken, as in greedy decoding.
     candidates.sort(Comparator.comparingDouble(Candidate::score).reversed());
-    List<Sequence> next = new ArrayList<>(width);
-    int[] parents = new int[width];
-    for (int rank = 0; rank < candidates.size() && next.size() < width; rank++) {
+    Candidate greedyNext = candidates.stream().filter(candidate -> candidate.parent() == greedy).findFirst().orElse(null);
+    List<Candidate> kept = new ArrayList<>(width);
+    for (int rank = 0; rank < candidates.size() && kept.size() < width; rank++) {
       Candidate candidate = candidates.get(rank);
-      int[] parent = open.get(candidate.parent()).tokens();
       if (candidate.token() != Vocabulary.EOS) {
-        int[] tokens = Arrays.copyOf(parent, parent.length + 1);
-        tokens[parent.length] = candidate.token();
-        parents[next.size()] = firstRow + candidate.parent();
-        next.add(new Sequence(tokens, false, candidate.score()));
-      } else if (rank < width && (ended == null || candidate.score() > ended.score())) {
-        ended = new Sequence(parent, true, candidate.score());
+        kept.add(candidate);
+      } else if (rank < width) {
+        end(candidate);
       }
     }
+    if (greedyNext != null && greedyNext.token() == Vocabulary.EOS) {
+      end(greedyNext);
+    } else if (greedyNext != null && !kept.contains(greedyNext)) {
+      kept.set(kept.size() - 1, greedyNext);
+    }
+    greedy = kept.indexOf(greedyNext);
+    List<Sequence> next = kept.stream().map(this::continued).toList();
+    rows = kept.stream().mapToInt(candidate -> firstRow + candidate.parent()).toArray();
     candidates.clear();
     boolean decided = ended != null && (next.isEmpty() || ended.score() >= next.get(0).score());
     open = decided ? List.of() : next;
-    rows = parents;
+  }
+
+  private void end(Candidate candidate) {
+    if (ended == null || candidate.score() > ended.score()) {
+      ended = new Sequence(open.get(candidate.parent()).tokens(), true, candidate.score());
+    }
+  }
+
+  private Sequence continued(Candidate candidate) {
+    int[] parent = open.get(candidate.parent()).tokens();
+    int[] tokens = Arrays.copyOf(parent, parent.length + 1);
+    tokens[parent.length] = candidate.token();
+    return new Sequence(tokens, false, candidate.score());
   }
 
   /** The batch's row before {@link #advance} that an open sequence continues. */

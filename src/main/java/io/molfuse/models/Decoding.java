@@ -82,7 +82,7 @@ final class Decoding {
 
   /**
    * Beam search: of each molecule's sequences so far, the most likely are kept. Ends when no open sequence can become more likely than
-   * one that has ended, since probabilities only fall. They are not divided by the length.
+   * one that has ended, since probabilities only fall. They are not divided by the length. Never less likely than greedy decoding.
    *
    * @param count how many molecules
    */

@@ -9,7 +9,7 @@ package io.molfuse.models;
  * @param topP only the most likely tokens that together have this probability are drawn from; 1 for all
  * @param seed decides the latents and the draws; molecule n depends on it and n alone, up to the rounding of batches of other sizes
  * @param beam 0 draws tokens one after the other; above, nothing is drawn: of so many sequences kept at each step, the most likely at
- *     the end is taken
+ *     the end is taken, which is never less likely than the greedy one
  */
 public record GenerationOptions(double temperature, int topK, double topP, long seed, int beam) {
   /** Widest beam. */

@@ -115,6 +115,7 @@ class GeneratorTest {
     List<Decoded> wide = generator().decodeScored(latents, GenerationOptions.beam(8, 0));
     double gain = 0;
     for (int i = 0; i < 24; i++) {
+      assertThat(wide.get(i).logProbability()).isGreaterThanOrEqualTo(greedy.get(i).logProbability() - 1e-3);
       gain += wide.get(i).logProbability() - greedy.get(i).logProbability();
     }
     assertThat(gain).isPositive();

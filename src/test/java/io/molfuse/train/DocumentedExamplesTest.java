@@ -73,6 +73,27 @@ class DocumentedExamplesTest {
   }
 
   @Test
+  void thoseAboutMoleculesRun() throws Exception {
+    assertThat(compiled(Path.of("docs/molecules.md"))).containsExactly("Train", "Generate", "Evaluate", "Interpolate");
+    Path run = folder.resolve("run");
+    String before = System.getProperty("run");
+    System.setProperty("run", run.toString());
+    try {
+      assertThat(output("Train")).startsWith("checkpoint step-00000060");
+      assertThat(output("Generate").lines()).hasSize(6).last().isEqualTo("5 by beam search");
+      assertThat(output("Evaluate")).containsPattern("exact match \\d\\.\\d+, token accuracy 0\\.[0-9]*[1-9]").contains("of 32 units active", "validity 1.000");
+      assertThat(output("Interpolate").lines()).hasSize(6);
+      assertThat(run.resolve("way.svg")).isNotEmptyFile();
+    } finally {
+      if (before == null) {
+        System.clearProperty("run");
+      } else {
+        System.setProperty("run", before);
+      }
+    }
+  }
+
+  @Test
   void thatOfTheReadmeCompiles() throws Exception {
     assertThat(compiled(Path.of("README.md"))).contains("Example");
   }
