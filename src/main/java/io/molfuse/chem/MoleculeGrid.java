@@ -14,6 +14,7 @@ import org.openscience.cdk.depict.Depiction;
 import org.openscience.cdk.depict.DepictionGenerator;
 import org.openscience.cdk.exception.CDKException;
 import org.openscience.cdk.interfaces.IAtomContainer;
+import org.openscience.cdk.interfaces.IChemObjectBuilder;
 import org.openscience.cdk.silent.SilentChemObjectBuilder;
 import org.openscience.cdk.smiles.SmilesParser;
 
@@ -93,7 +94,7 @@ public final class MoleculeGrid {
   }
 
   private static IAtomContainer read(String smiles) {
-    SilentChemObjectBuilder builder = (SilentChemObjectBuilder) SilentChemObjectBuilder.getInstance();
+    IChemObjectBuilder builder = SilentChemObjectBuilder.getInstance();
     try {
       return new SmilesParser(builder).parseSmiles(smiles);
     } catch (CDKException | RuntimeException e) {
