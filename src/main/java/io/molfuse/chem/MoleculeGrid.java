@@ -2,13 +2,16 @@
 package io.molfuse.chem;
 
 import java.awt.Color;
+import java.awt.Graphics2D;
+import java.awt.image.BufferedImage;
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.regex.Pattern;
+import javax.imageio.ImageIO;
 import org.openscience.cdk.CDKConstants;
 import org.openscience.cdk.depict.Depiction;
 import org.openscience.cdk.depict.DepictionGenerator;
@@ -23,11 +26,13 @@ public final class MoleculeGrid {
   /** More are too many for one picture. */
   public static final int MOST = 1000;
 
-  /** Pixels of a cell; SVG has the same numbers in millimetres / {@link #ZOOM}. */
+  /** Pixels of a cell. */
   private static final int WIDTH = 220;
 
   private static final int HEIGHT = 190;
-  private static final double ZOOM = 1.3;
+
+  private static final Pattern PROLOGUE = Pattern.compile("\\A.*?(?=<svg)", Pattern.DOTALL);
+  private static final Pattern IDENTIFIER = Pattern.compile(" id='[^']*'");
 
   private MoleculeGrid() {}
 
@@ -64,25 +69,24 @@ public final class MoleculeGrid {
     if (!canWrite(file)) {
       throw new IllegalArgumentException("file must end in .png or .svg, but is " + file);
     }
-    List<IAtomContainer> molecules = new ArrayList<>();
-    for (int i = 0; i < smiles.size(); i++) {
-      IAtomContainer molecule = read(smiles.get(i));
-      molecule.setProperty(CDKConstants.TITLE, captions.isEmpty() ? "" : captions.get(i));
-      molecules.add(molecule);
+    int across = Math.min(columns, smiles.size());
+    int down = (smiles.size() - 1) / across + 1;
+    // Not CDK's own grid: its columns are as wide as what is in them.
+    DepictionGenerator generator = new DepictionGenerator().withAtomColors().withBackgroundColor(Color.WHITE).withSize(WIDTH, HEIGHT);
+    if (!captions.isEmpty()) {
+      generator = generator.withMolTitle().withTitleColor(Color.DARK_GRAY);
     }
-    int across = Math.min(columns, molecules.size());
-    int down = (molecules.size() - 1) / across + 1;
+    List<Depiction> cells = new ArrayList<>();
     try {
-      DepictionGenerator generator =
-          new DepictionGenerator().withAtomColors().withBackgroundColor(Color.WHITE).withSize(WIDTH, HEIGHT).withFillToFit().withZoom(ZOOM);
-      if (!captions.isEmpty()) {
-        generator = generator.withMolTitle().withTitleColor(Color.DARK_GRAY);
+      for (int i = 0; i < smiles.size(); i++) {
+        IAtomContainer molecule = read(smiles.get(i));
+        molecule.setProperty(CDKConstants.TITLE, captions.isEmpty() ? "" : captions.get(i));
+        cells.add(generator.depict(molecule));
       }
-      Depiction picture = generator.depict(molecules, down, across);
-      if (file.getFileName().toString().toLowerCase(Locale.ROOT).endsWith(".svg")) {
-        Files.write(file, picture.toSvgStr(Depiction.UNITS_PX).getBytes(StandardCharsets.UTF_8));
+      if (isSvg(file)) {
+        Files.writeString(file, svg(cells, across, down));
       } else {
-        picture.writeTo("png", file.toFile());
+        ImageIO.write(image(cells, across, down), "png", file.toFile());
       }
     } catch (IOException e) {
       throw new ChemDataException(file, "cannot be written: " + e, e);
@@ -91,6 +95,35 @@ public final class MoleculeGrid {
     } catch (LinkageError | InternalError e) {
       throw new ChemDataException(file, "cannot be drawn: this machine has no fonts (" + e.getMessage() + ")", e);
     }
+  }
+
+  private static boolean isSvg(Path file) {
+    return file.getFileName().toString().toLowerCase(Locale.ROOT).endsWith(".svg");
+  }
+
+  private static String svg(List<Depiction> cells, int across, int down) {
+    StringBuilder svg = new StringBuilder();
+    svg.append("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + across * WIDTH + "\" height=\"" + down * HEIGHT + "\">\n");
+    svg.append("<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n");
+    for (int i = 0; i < cells.size(); i++) {
+      String cell = PROLOGUE.matcher(cells.get(i).toSvgStr(Depiction.UNITS_PX)).replaceFirst("");
+      // Every cell begins to count its atoms anew.
+      cell = IDENTIFIER.matcher(cell).replaceAll("");
+      svg.append("<g transform=\"translate(" + i % across * WIDTH + " " + i / across * HEIGHT + ")\">\n").append(cell).append("</g>\n");
+    }
+    return svg.append("</svg>\n").toString();
+  }
+
+  private static BufferedImage image(List<Depiction> cells, int across, int down) {
+    BufferedImage picture = new BufferedImage(across * WIDTH, down * HEIGHT, BufferedImage.TYPE_INT_RGB);
+    Graphics2D graphics = picture.createGraphics();
+    graphics.setColor(Color.WHITE);
+    graphics.fillRect(0, 0, picture.getWidth(), picture.getHeight());
+    for (int i = 0; i < cells.size(); i++) {
+      graphics.drawImage(cells.get(i).toImg(), i % across * WIDTH, i / across * HEIGHT, null);
+    }
+    graphics.dispose();
+    return picture;
   }
 
   private static IAtomContainer read(String smiles) {
