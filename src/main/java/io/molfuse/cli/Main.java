@@ -21,7 +21,7 @@ import picocli.CommandLine.Spec;
 /** The program. */
 @Command(
     name = "molfuse",
-    description = "Trains molecular variational autoencoders and generates molecules with them.",
+    description = "Trains molecular variational autoencoders, generates molecules with them, and measures them.",
     mixinStandardHelpOptions = true,
     versionProvider = VersionProvider.class,
     footer = {
@@ -81,6 +81,7 @@ public final class Main implements Runnable {
             .addSubcommand(new TrainCommand(console))
             .addSubcommand(new SearchCommand(console))
             .addSubcommand(new GenerateCommand(console))
+            .addSubcommand(new EvaluateCommand(console))
             .addSubcommand(new SelfiesCommand(console))
             .addSubcommand(new InfoCommand(console));
     commandLine.setOut(new PrintWriter(out, true, StandardCharsets.UTF_8));
@@ -163,6 +164,7 @@ public final class Main implements Runnable {
 
   @Override
   public void run() {
-    throw new CommandLine.ParameterException(spec.commandLine(), "a command is needed: prepare, train, search, generate, selfies or info");
+    throw new CommandLine.ParameterException(
+        spec.commandLine(), "a command is needed: prepare, train, search, generate, evaluate, selfies or info");
   }
 }

@@ -155,6 +155,22 @@ public final class MolecularVae implements AutoCloseable {
   }
 
   /**
+   * The Gaussians that a batch is encoded to.
+   *
+   * @param mean f32 [B, slots * width]
+   * @param logVar f32 [B, slots * width], not clamped
+   */
+  record Posterior(Tensor mean, Tensor logVar) {}
+
+  /** The Gaussians of a batch, without gradient, in the caller's scope. */
+  Posterior posterior(VaeBatch batch) {
+    try (NoGradGuard noGrad = new NoGradGuard()) {
+      Tensor pooled = encoder.apply(batch.nodes(), batch.graph(), batch.graphPtr(), Regularize.OFF);
+      return new Posterior(latent.mean(pooled), latent.logVar(pooled));
+    }
+  }
+
+  /**
    * The logits of every next token, without gradient and without a cache.
    *
    * @param latents f32 [B, slots * width]
