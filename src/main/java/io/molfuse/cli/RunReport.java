@@ -254,7 +254,8 @@ final class RunReport {
       return "";
     }
     LineChart chart = new LineChart(figure.title(), figure.unit(), lines);
-    return "<section>\n<h3>" + Html.text(figure.title()) + "</h3>\n" + chart.legend() + chart.svg() + numbers(figure, lines) + "</section>\n";
+    String drawn = chart.legend() + chart.svg() + numbers(figure, lines);
+    return "<section>\n<h3>" + Html.text(figure.title()) + "</h3>\n" + drawn + "</section>\n";
   }
 
   private static List<RunHistory.Point> scaled(List<RunHistory.Point> points, double factor) {

@@ -61,7 +61,7 @@ final class SearchCommand implements Callable<Integer> {
   @Option(names = "--trial-minutes", paramLabel = "X", description = "Minutes of training of a trial that goes to its end.")
   private Double trialMinutes;
 
-  @Option(names = "--eta", paramLabel = "N", description = "With halving, one of N trials goes on, with N times as many steps (default: 3).")
+  @Option(names = "--eta", paramLabel = "N", description = "With halving, one of N trials goes on, for N times as long (default: 3).")
   private Integer eta;
 
   @Option(

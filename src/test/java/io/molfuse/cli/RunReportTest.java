@@ -31,9 +31,12 @@ class RunReportTest {
   @TempDir Path folder;
 
   static Path molecules(Path folder) throws IOException {
-    MoleculeDataset test = MoleculeDataset.bundled("moses-test-2k5", new MoleculeDataset.Options().limit(240));
     Path file = folder.resolve("molecules.smi");
-    return Files.write(file, IntStream.range(0, test.size()).mapToObj(test::smiles).toList());
+    if (!Files.exists(file)) {
+      MoleculeDataset test = MoleculeDataset.bundled("moses-test-2k5", new MoleculeDataset.Options().limit(240));
+      Files.write(file, IntStream.range(0, test.size()).mapToObj(test::smiles).toList());
+    }
+    return file;
   }
 
   private static Path history(Path run, String... lines) throws IOException {

@@ -39,7 +39,8 @@ class SearchTest {
   private List<Object> command(String space, Object... more) throws IOException {
     List<Object> args =
         new ArrayList<>(
-            List.of("search", space(space), "--data", RunReportTest.molecules(folder), "--preset", "tiny", "--device", "cpu", "--threads", 1));
+            List.of(
+                "search", space(space), "--data", RunReportTest.molecules(folder), "--preset", "tiny", "--device", "cpu", "--threads", 1));
     args.addAll(List.of(more));
     return args;
   }
