@@ -80,7 +80,8 @@ public final class MoleculeGrid {
     int across = Math.min(columns, smiles.size());
     int down = (smiles.size() - 1) / across + 1;
     // Not CDK's own grid: its columns are as wide as what is in them.
-    DepictionGenerator generator = new DepictionGenerator().withAtomColors().withBackgroundColor(Color.WHITE).withSize(WIDTH, HEIGHT - CAPTION);
+    DepictionGenerator generator =
+        new DepictionGenerator().withAtomColors().withBackgroundColor(Color.WHITE).withSize(WIDTH, HEIGHT - CAPTION);
     List<Depiction> cells = new ArrayList<>();
     try {
       for (String text : smiles) {
