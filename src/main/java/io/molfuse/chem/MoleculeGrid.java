@@ -2,8 +2,11 @@
 package io.molfuse.chem;
 
 import java.awt.Color;
+import java.awt.Font;
 import java.awt.Graphics2D;
+import java.awt.RenderingHints;
 import java.awt.image.BufferedImage;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -12,7 +15,6 @@ import java.util.List;
 import java.util.Locale;
 import java.util.regex.Pattern;
 import javax.imageio.ImageIO;
-import org.openscience.cdk.CDKConstants;
 import org.openscience.cdk.depict.Depiction;
 import org.openscience.cdk.depict.DepictionGenerator;
 import org.openscience.cdk.exception.CDKException;
@@ -30,6 +32,12 @@ public final class MoleculeGrid {
   private static final int WIDTH = 220;
 
   private static final int HEIGHT = 190;
+
+  /** Of these, at the bottom, for the caption. */
+  private static final int CAPTION = 24;
+
+  private static final int BASELINE = 9;
+  private static final int FONT_SIZE = 12;
 
   private static final Pattern PROLOGUE = Pattern.compile("\\A.*?(?=<svg)", Pattern.DOTALL);
   private static final Pattern IDENTIFIER = Pattern.compile(" id='[^']*'");
@@ -72,21 +80,20 @@ public final class MoleculeGrid {
     int across = Math.min(columns, smiles.size());
     int down = (smiles.size() - 1) / across + 1;
     // Not CDK's own grid: its columns are as wide as what is in them.
-    DepictionGenerator generator = new DepictionGenerator().withAtomColors().withBackgroundColor(Color.WHITE).withSize(WIDTH, HEIGHT);
-    if (!captions.isEmpty()) {
-      generator = generator.withMolTitle().withTitleColor(Color.DARK_GRAY);
-    }
+    DepictionGenerator generator =
+        new DepictionGenerator().withAtomColors().withBackgroundColor(Color.WHITE).withSize(WIDTH, HEIGHT - CAPTION);
     List<Depiction> cells = new ArrayList<>();
     try {
-      for (int i = 0; i < smiles.size(); i++) {
-        IAtomContainer molecule = read(smiles.get(i));
-        molecule.setProperty(CDKConstants.TITLE, captions.isEmpty() ? "" : captions.get(i));
-        cells.add(generator.depict(molecule));
+      for (String text : smiles) {
+        cells.add(generator.depict(read(text)));
       }
       if (isSvg(file)) {
-        Files.writeString(file, svg(cells, across, down));
+        Files.writeString(file, svg(cells, captions, across, down));
       } else {
-        ImageIO.write(image(cells, across, down), "png", file.toFile());
+        // Of a file that cannot be opened, ImageIO itself prints a stack trace.
+        ByteArrayOutputStream png = new ByteArrayOutputStream();
+        ImageIO.write(image(cells, captions, across, down), "png", png);
+        Files.write(file, png.toByteArray());
       }
     } catch (IOException e) {
       throw new ChemDataException(file, "cannot be written: " + e, e);
@@ -101,7 +108,7 @@ public final class MoleculeGrid {
     return file.getFileName().toString().toLowerCase(Locale.ROOT).endsWith(".svg");
   }
 
-  private static String svg(List<Depiction> cells, int across, int down) {
+  private static String svg(List<Depiction> cells, List<String> captions, int across, int down) {
     StringBuilder svg = new StringBuilder();
     svg.append("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + across * WIDTH + "\" height=\"" + down * HEIGHT + "\">\n");
     svg.append("<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n");
@@ -109,18 +116,33 @@ public final class MoleculeGrid {
       String cell = PROLOGUE.matcher(cells.get(i).toSvgStr(Depiction.UNITS_PX)).replaceFirst("");
       // Every cell begins to count its atoms anew.
       cell = IDENTIFIER.matcher(cell).replaceAll("");
-      svg.append("<g transform=\"translate(" + i % across * WIDTH + " " + i / across * HEIGHT + ")\">\n").append(cell).append("</g>\n");
+      svg.append("<g transform=\"translate(" + i % across * WIDTH + " " + i / across * HEIGHT + ")\">\n").append(cell);
+      if (!captions.isEmpty()) {
+        String caption = captions.get(i).replace("&", "&amp;").replace("<", "&lt;");
+        svg.append("<text x=\"" + WIDTH / 2 + "\" y=\"" + (HEIGHT - BASELINE) + "\" text-anchor=\"middle\" font-family=\"sans-serif\"")
+            .append(" font-size=\"" + FONT_SIZE + "\" fill=\"#404040\">" + caption + "</text>\n");
+      }
+      svg.append("</g>\n");
     }
     return svg.append("</svg>\n").toString();
   }
 
-  private static BufferedImage image(List<Depiction> cells, int across, int down) {
+  private static BufferedImage image(List<Depiction> cells, List<String> captions, int across, int down) {
     BufferedImage picture = new BufferedImage(across * WIDTH, down * HEIGHT, BufferedImage.TYPE_INT_RGB);
     Graphics2D graphics = picture.createGraphics();
+    graphics.setRenderingHint(RenderingHints.KEY_TEXT_ANTIALIASING, RenderingHints.VALUE_TEXT_ANTIALIAS_ON);
+    graphics.setFont(new Font(Font.SANS_SERIF, Font.PLAIN, FONT_SIZE));
     graphics.setColor(Color.WHITE);
     graphics.fillRect(0, 0, picture.getWidth(), picture.getHeight());
+    graphics.setColor(Color.DARK_GRAY);
     for (int i = 0; i < cells.size(); i++) {
-      graphics.drawImage(cells.get(i).toImg(), i % across * WIDTH, i / across * HEIGHT, null);
+      int left = i % across * WIDTH;
+      int top = i / across * HEIGHT;
+      graphics.drawImage(cells.get(i).toImg(), left, top, null);
+      if (!captions.isEmpty()) {
+        int width = graphics.getFontMetrics().stringWidth(captions.get(i));
+        graphics.drawString(captions.get(i), left + (WIDTH - width) / 2, top + HEIGHT - BASELINE);
+      }
     }
     graphics.dispose();
     return picture;

@@ -55,7 +55,8 @@ class MoleculeGridTest {
   void mistakesAreNamed() {
     assertThatThrownBy(() -> MoleculeGrid.write(List.of("C"), List.of(), 3, folder.resolve("a.gif"))).hasMessageContaining(".png or .svg");
     assertThatThrownBy(() -> MoleculeGrid.write(List.of(), List.of(), 3, folder.resolve("a.svg"))).hasMessageContaining("1 to 1000");
-    assertThatThrownBy(() -> MoleculeGrid.write(List.of("C"), List.of("a", "b"), 3, folder.resolve("a.svg"))).hasMessageContaining("captions");
+    assertThatThrownBy(() -> MoleculeGrid.write(List.of("C"), List.of("a", "b"), 3, folder.resolve("a.svg")))
+        .hasMessageContaining("captions");
     for (String name : List.of("nowhere/a.svg", "nowhere/a.png")) {
       assertThatThrownBy(() -> MoleculeGrid.write(List.of("C"), List.of(), 3, folder.resolve(name)))
           .isInstanceOf(ChemDataException.class)

@@ -39,7 +39,8 @@ class EvaluateTest {
     drugs = TestMolecules.file(shared, TestMolecules.DRUGS);
     Program program =
         Program.run(
-            "train", "--data", drugs, "--preset", "tiny", "--device", "cpu", "--seed", 7, "--max-steps", 40, "--samples", 0, "--output", run);
+            "train", "--data", drugs, "--preset", "tiny", "--device", "cpu", "--seed", 7, "--max-steps", 40, "--samples", 0,
+            "--output", run);
     assertThat(program.code()).as(program.err()).isZero();
   }
 

@@ -111,8 +111,10 @@ class LatentSpaceTest {
   @Test
   void whatCannotBeIsNamed() {
     float[] one = {1};
-    assertThatThrownBy(() -> LatentSpace.interpolate(one, one, 1, LatentSpace.Path.LINEAR)).hasMessage("steps must be at least 2, but is 1");
-    assertThatThrownBy(() -> LatentSpace.interpolate(one, new float[2], 2, LatentSpace.Path.LINEAR)).hasMessageContaining("must have 1 numbers");
+    assertThatThrownBy(() -> LatentSpace.interpolate(one, one, 1, LatentSpace.Path.LINEAR))
+        .hasMessage("steps must be at least 2, but is 1");
+    assertThatThrownBy(() -> LatentSpace.interpolate(one, new float[2], 2, LatentSpace.Path.LINEAR))
+        .hasMessageContaining("must have 1 numbers");
     for (double radius : new double[] {0, -1, Double.NaN, Double.POSITIVE_INFINITY}) {
       assertThatThrownBy(() -> LatentSpace.around(one, radius, 1, 0)).hasMessageStartingWith("radius must be above 0");
     }
