@@ -19,6 +19,7 @@ import org.bytedeco.javacpp.PointerScope;
  * @param projection [n,2] row by row: the latent means minus their mean, along the two directions of largest variance
  * @param explained [2] share of the means' whole variance along each of them; 0 where there is none
  */
+@SuppressWarnings("try") // A scope does its work by being open.
 public record LatentStatistics(
     int count,
     double[] mean,

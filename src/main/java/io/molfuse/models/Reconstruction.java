@@ -23,6 +23,7 @@ import org.bytedeco.javacpp.PointerScope;
  * @param atMaximumLength originals that fill the maximum length, most of them since they were cut: those cannot be given back whole
  * @param unknown originals with a symbol that the vocabulary lacks
  */
+@SuppressWarnings("try") // A scope does its work by being open.
 public record Reconstruction(
     List<Molecule> molecules, double exactMatch, double validity, double tokenAccuracy, int atMaximumLength, int unknown) {
 
