@@ -3,6 +3,7 @@ package io.molfuse.cli;
 
 import io.molfuse.chem.GenerationMetrics;
 import io.molfuse.chem.KnownMolecules;
+import io.molfuse.chem.MolecularProperty;
 import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.chem.Selfies;
 import io.molfuse.chem.SelfiesException;
@@ -70,6 +71,15 @@ final class GenerateCommand implements Callable<Integer> {
   private long seed;
 
   @Option(
+      names = "--condition",
+      paramLabel = "NAME=VALUE,...",
+      description = {
+        "Ask for molecules with these properties, such as logP=2.5,weight=300; those the model knows and that are not named are left open.",
+        "A model knows those it was trained with: model.condition.properties in docs/configuration.md."
+      })
+  private String condition;
+
+  @Option(
       names = "--known",
       paramLabel = "FILE",
       description = "SMILES file of known molecules, such as the training data, to measure novelty against.")
@@ -90,13 +100,16 @@ final class GenerateCommand implements Callable<Integer> {
       throw new UsageException("-n must be at least 1, but is " + count);
     }
     GenerationOptions options = options();
+    Map<MolecularProperty, Double> wanted = ConditionOption.parse(condition);
     DeviceType deviceType = device.select();
     VaeCheckpoint saved = VaeCheckpoint.open(checkpoint, RunDirectory.BEST, RunDirectory.LAST);
     // Whatever is wrong with this file is said before anyone waits for molecules.
     KnownMolecules knownMolecules = known == null ? null : known();
     List<String> selfies = new ArrayList<>();
     try (VaeCheckpoint.Loaded loaded = saved.load(deviceType)) {
+      ConditionOption.check(wanted, loaded.model(), console);
       new Generator(loaded.model(), loaded.vocabulary())
+          .condition(wanted)
           .sample(
               count,
               options,

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.models;
 
+import io.molfuse.chem.MolecularProperty;
 import io.molfuse.chem.Vocabulary;
 import io.molfuse.train.Seeds;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Map;
 import java.util.Random;
 import java.util.function.Consumer;
 import org.bytedeco.javacpp.PointerScope;
@@ -23,6 +25,7 @@ public final class Generator {
   private final MolecularVae model;
   private final Vocabulary vocabulary;
   private final int maxLength;
+  private float[] condition;
 
   /**
    * A generator that stays within the model's own maximum length.
@@ -38,6 +41,19 @@ public final class Generator {
     this.model = model;
     this.vocabulary = vocabulary;
     maxLength = model.config().decoder().maxLength();
+    condition = model.condition(Map.of());
+  }
+
+  /**
+   * Asks for molecules with certain properties; none unless set.
+   *
+   * @param wanted in the properties' units; the model's other properties are left open
+   * @return this
+   * @throws IllegalArgumentException if the model has no such condition
+   */
+  public Generator condition(Map<MolecularProperty, Double> wanted) {
+    condition = model.condition(wanted);
+    return this;
   }
 
   /**
@@ -113,7 +129,7 @@ public final class Generator {
         NoGradGuard noGrad = new NoGradGuard()) {
       Tensor rowsOfLatents =
           Tensors.floats(model.device(), latents, rows, model.config().latent().size());
-      DecoderCache cache = model.cache(rowsOfLatents, maxLength);
+      DecoderCache cache = model.cache(rowsOfLatents, conditions(rows), maxLength);
       long[] current = new long[rows];
       Arrays.fill(current, Vocabulary.SOS);
       boolean[] ended = new boolean[rows];
@@ -144,6 +160,18 @@ public final class Generator {
       molecules.add(vocabulary.decode(sequences[row], 0, lengths[row]));
     }
     return molecules;
+  }
+
+  /** The condition for each of so many rows; null without conditions. */
+  private Tensor conditions(int rows) {
+    if (condition.length == 0) {
+      return null;
+    }
+    float[] values = new float[rows * condition.length];
+    for (int row = 0; row < rows; row++) {
+      System.arraycopy(condition, 0, values, row * condition.length, condition.length);
+    }
+    return Tensors.floats(model.device(), values, rows, condition.length);
   }
 
   /** Padding, start and unknown say nothing about a molecule. */
