@@ -16,6 +16,7 @@ import java.util.List;
  * @param graphPtr [B+1]: the first node of each molecule, and V
  * @param tokens [B,T] row by row: {@code <sos>} ... {@code <eos>}, filled up with {@link Vocabulary#PAD}
  * @param maxTokens T
+ * @param properties [B,P] row by row: what a model is conditioned on, NaN where it is not known; empty without
  */
 public record GraphBatch(
     int[] indices,
@@ -24,7 +25,38 @@ public record GraphBatch(
     int[] source,
     int[] graphPtr,
     long[] tokens,
-    int maxTokens) {
+    int maxTokens,
+    float[] properties) {
+
+  private static final float[] NONE = {};
+
+  /**
+   * A batch without properties.
+   *
+   * @param indices [B]
+   * @param features [V,6]
+   * @param rowPtr [V+1]
+   * @param source [E]
+   * @param graphPtr [B+1]
+   * @param tokens [B,T]
+   * @param maxTokens T
+   */
+  public GraphBatch(int[] indices, float[] features, int[] rowPtr, int[] source, int[] graphPtr, long[] tokens, int maxTokens) {
+    this(indices, features, rowPtr, source, graphPtr, tokens, maxTokens, NONE);
+  }
+
+  /**
+   * The same molecules with properties.
+   *
+   * @param values [B,P] row by row; not copied
+   * @return a batch that shares the other arrays
+   */
+  public GraphBatch with(float[] values) {
+    if (values.length % size() != 0) {
+      throw new IllegalArgumentException("properties must be rows for " + size() + " molecules, but are " + values.length + " values");
+    }
+    return new GraphBatch(indices, features, rowPtr, source, graphPtr, tokens, maxTokens, values);
+  }
 
   /**
    * Joins molecules of no data set, for an encoder: every token sequence is {@code <sos> <eos>}.

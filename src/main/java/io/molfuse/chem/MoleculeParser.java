@@ -98,6 +98,11 @@ public final class MoleculeParser {
     }
   }
 
+  /** Reads a molecule: hydrogens implicit, aromaticity by the Daylight model. */
+  static IAtomContainer molecule(String smiles) {
+    return guarded(smiles, () -> read(smiles));
+  }
+
   /** Reads and checks a molecule and gives its canonical SMILES. */
   static String canonical(String smiles) {
     return guarded(

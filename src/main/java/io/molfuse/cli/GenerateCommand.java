@@ -4,6 +4,7 @@ package io.molfuse.cli;
 import io.molfuse.chem.Chemistry;
 import io.molfuse.chem.GenerationMetrics;
 import io.molfuse.chem.KnownMolecules;
+import io.molfuse.chem.MolecularProperty;
 import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.chem.MoleculeException;
 import io.molfuse.chem.MoleculeGrid;
@@ -113,6 +114,15 @@ final class GenerateCommand implements Callable<Integer> {
   private int count;
 
   @Option(
+      names = "--condition",
+      paramLabel = "NAME=VALUE,...",
+      description = {
+        "Ask for molecules with these properties, such as logP=2.5,weight=300; those the model knows and that are not named are left open.",
+        "A model knows those it was trained with: model.condition.properties in docs/configuration.md."
+      })
+  private String condition;
+
+  @Option(
       names = "--known",
       paramLabel = "FILE",
       description = "SMILES file of known molecules, such as the training data, to measure novelty against.")
@@ -145,13 +155,15 @@ final class GenerateCommand implements Callable<Integer> {
     Around around = start == null ? null : start.around;
     check(between, around);
     GenerationOptions options = sampling.options(start == null ? 1 : 0);
+    Map<MolecularProperty, Double> wanted = ConditionOption.parse(condition);
     DeviceType deviceType = device.select();
     VaeCheckpoint saved = VaeCheckpoint.open(checkpoint, RunDirectory.BEST, RunDirectory.LAST);
     // Whatever is wrong with this file is said before anyone waits for molecules.
     KnownMolecules knownMolecules = known == null ? null : known();
     List<String> selfies = new ArrayList<>();
     try (VaeCheckpoint.Loaded loaded = saved.load(deviceType)) {
-      Generator generator = new Generator(loaded.model(), loaded.vocabulary());
+      ConditionOption.check(wanted, loaded.model(), console);
+      Generator generator = new Generator(loaded.model(), loaded.vocabulary()).condition(wanted);
       if (format == Format.CSV) {
         console.out().println(Csv.line(List.of("smiles", "selfies")));
       }

@@ -48,7 +48,6 @@ final class TrainSession {
   private static final int SMALLEST_TO_SPLIT = 100;
   private static final int MAX_VALIDATION = 1000;
   private static final int EXAMPLES = 5;
-  private static final int MOST_WORKERS = 8;
 
   /** Folder of the curves, in the run's. */
   private static final String CURVES = "tensorboard";
@@ -100,6 +99,7 @@ final class TrainSession {
     TrainingData.Parts parts = parts();
     RunReport report = new RunReport(run.directory(), configuration).data(data, parts);
     describe(parts);
+    conditions(parts);
     Trainer.Result result;
     try (Device device = model.device();
         PerformanceMonitor monitor = configuration.training().monitor() ? PerformanceMonitor.of(device) : PerformanceMonitor.off();
@@ -111,6 +111,10 @@ final class TrainSession {
         StepDisplay display = StepDisplay.choose(console);
         Trainer<StagedBatch> trainer = new Trainer<>(task(), batches, configuration.training().config())) {
       console.say("precision  %s", trainer.precision());
+      double annealed = configuration.training().kl().schedule().end();
+      if (annealed > trainer.totalSteps()) {
+        console.say("warning: the run ends after %d steps, before training.kl.annealing does, after %.0f", trainer.totalSteps(), annealed);
+      }
       trainer.validation(validation).listener(display).pauseWhen(pause);
       report.model(model.parameters().count(), trainer.precision().toString(), device(device));
       if (stopping != null) {
@@ -153,6 +157,25 @@ final class TrainSession {
     return Main.SUCCESS;
   }
 
+  /** A run that goes on keeps the statistics that its model learned with. */
+  private void conditions(TrainingData.Parts parts) {
+    if (!model.config().condition().any()) {
+      return;
+    }
+    if (resumedFrom == null) {
+      try {
+        model.statistics(parts.statistics(configuration));
+      } catch (IllegalArgumentException e) {
+        throw new FailureException("cannot train with model.condition.properties: " + e.getMessage());
+      }
+    }
+    model.statistics().forEach(
+        one ->
+            console.say(
+                "condition  %s: mean %.4g, deviation %.4g; 98 of 100 molecules have %.4g to %.4g",
+                one.property().label(), one.mean(), one.deviation(), one.low(), one.high()));
+  }
+
   private static String remedy(Trainer.Ending ending) {
     return switch (ending) {
       case TIME_UP -> "give a larger --max-minutes, or --max-steps or --epochs";
@@ -183,12 +206,11 @@ final class TrainSession {
 
   private TrainingTask<StagedBatch> task() {
     model.checkpointing(configuration.training().checkpointing());
-    return new VaeTask(model, configuration.training().beta()).staged();
+    return new VaeTask(model, configuration.training().klTerm()).staged();
   }
 
   private int workers() {
-    int asked = configuration.data().workers();
-    return asked > 0 ? asked : Math.min(Runtime.getRuntime().availableProcessors(), MOST_WORKERS);
+    return configuration.data().threads();
   }
 
   private DataLoader<StagedBatch> threads(DataLoader.Builder<StagedBatch> builder) {

@@ -11,11 +11,14 @@ final class CachedLogits implements TokenLogits {
   private DecoderCache cache;
   private int position;
 
-  /** @param latents [B, slots * width] */
-  CachedLogits(MolecularVae model, Tensor latents, int capacity) {
+  /**
+   * @param latents [B, slots * width]
+   * @param wanted conditions [B,P]; null without
+   */
+  CachedLogits(MolecularVae model, Tensor latents, Tensor wanted, int capacity) {
     this.model = model;
     try (PointerScope scope = new PointerScope()) {
-      cache = model.cache(latents, capacity);
+      cache = model.cache(latents, wanted, capacity);
       cache.retain();
     }
   }

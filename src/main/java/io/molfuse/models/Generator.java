@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.models;
 
+import io.molfuse.chem.MolecularProperty;
 import io.molfuse.chem.Vocabulary;
 import io.molfuse.train.Seeds;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Map;
 import java.util.Random;
 import java.util.function.Consumer;
 import org.bytedeco.javacpp.PointerScope;
@@ -25,6 +27,7 @@ public final class Generator {
   private final int maxLength;
   private int batch = BATCH;
   private boolean cached = true;
+  private float[] condition;
 
   /**
    * A generator that stays within the model's own maximum length.
@@ -40,6 +43,19 @@ public final class Generator {
     this.model = model;
     this.vocabulary = vocabulary;
     maxLength = model.config().decoder().maxLength();
+    condition = model.condition(Map.of());
+  }
+
+  /**
+   * Asks for molecules with certain properties; none unless set.
+   *
+   * @param wanted in the properties' units; the model's other properties are left open
+   * @return this
+   * @throws IllegalArgumentException if the model has no such condition
+   */
+  public Generator condition(Map<MolecularProperty, Double> wanted) {
+    condition = model.condition(wanted);
+    return this;
   }
 
   /**
@@ -150,7 +166,9 @@ public final class Generator {
     try (PointerScope scope = new PointerScope();
         NoGradGuard noGrad = new NoGradGuard()) {
       Tensor rowsOfLatents = Tensors.floats(model.device(), latents, rows, model.config().latent().size());
-      try (TokenLogits logits = cached ? new CachedLogits(model, rowsOfLatents, maxLength) : new PrefixLogits(model, rowsOfLatents)) {
+      Tensor wanted = conditions(rows);
+      try (TokenLogits logits =
+          cached ? new CachedLogits(model, rowsOfLatents, wanted, maxLength) : new PrefixLogits(model, rowsOfLatents, wanted)) {
         Decoding decoding = new Decoding(vocabulary, maxLength);
         return options.beam() > 0 ? decoding.beam(logits, rows, options.beam()) : decoding.draw(logits, random, options);
       }
@@ -164,5 +182,17 @@ public final class Generator {
 
   private static List<String> selfies(List<Decoded> decoded) {
     return decoded.stream().map(Decoded::selfies).toList();
+  }
+
+  /** The condition for each of so many rows; null without conditions. */
+  private Tensor conditions(int rows) {
+    if (condition.length == 0) {
+      return null;
+    }
+    float[] values = new float[rows * condition.length];
+    for (int row = 0; row < rows; row++) {
+      System.arraycopy(condition, 0, values, row * condition.length, condition.length);
+    }
+    return Tensors.floats(model.device(), values, rows, condition.length);
   }
 }

@@ -10,13 +10,21 @@ import org.bytedeco.pytorch.Tensor;
 final class PrefixLogits implements TokenLogits {
   private final MolecularVae model;
   private Tensor latents;
+  private Tensor wanted;
   private long[][] prefixes;
 
-  /** @param latents [B, slots * width] */
-  PrefixLogits(MolecularVae model, Tensor latents) {
+  /**
+   * @param latents [B, slots * width]
+   * @param wanted conditions [B,P]; null without
+   */
+  PrefixLogits(MolecularVae model, Tensor latents, Tensor wanted) {
     this.model = model;
     this.latents = latents;
+    this.wanted = wanted;
     latents.retainReference();
+    if (wanted != null) {
+      wanted.retainReference();
+    }
     prefixes = new long[Math.toIntExact(latents.size(0))][0];
   }
 
@@ -30,7 +38,7 @@ final class PrefixLogits implements TokenLogits {
       System.arraycopy(prefixes[row], 0, all, row * length, length);
     }
     try (PointerScope scope = new PointerScope()) {
-      Tensor logits = model.logits(latents, Tensors.longs(model.device(), all, tokens.length, length));
+      Tensor logits = model.logits(latents, wanted, Tensors.longs(model.device(), all, tokens.length, length));
       return Tensors.toFloats(logits.select(1, length - 1L));
     }
   }
@@ -43,15 +51,23 @@ final class PrefixLogits implements TokenLogits {
     }
     prefixes = selected;
     try (PointerScope scope = new PointerScope()) {
-      Tensor kept = latents.index_select(0, Tensors.ints(model.device(), rows));
-      kept.retainReference();
-      latents.releaseReference();
-      latents = kept;
+      Tensor index = Tensors.ints(model.device(), rows);
+      latents = exchange(latents, latents.index_select(0, index));
+      wanted = wanted == null ? null : exchange(wanted, wanted.index_select(0, index));
     }
+  }
+
+  private static Tensor exchange(Tensor old, Tensor kept) {
+    kept.retainReference();
+    old.releaseReference();
+    return kept;
   }
 
   @Override
   public void close() {
     latents.releaseReference();
+    if (wanted != null) {
+      wanted.releaseReference();
+    }
   }
 }

@@ -413,6 +413,7 @@ public final class Trainer<B> implements AutoCloseable {
     Map<String, Double> values = null;
     GradientAccumulator accumulator = new GradientAccumulator(config.accumulation());
     try (PointerScope scope = new PointerScope()) {
+      task.begin(state.step());
       task.parameters().dropGradients();
       Losses losses = null;
       for (int i = 0; i < config.accumulation(); i++) {
