@@ -41,7 +41,7 @@ final class ConditionHead {
       standard[2 * count + p] = -1;
       standard[3 * count + p] = 1;
     }
-    statistics = parameters.buffer("statistics", standard);
+    statistics = parameters.buffer("statistics", standard, STATISTICS, count);
     weight = parameters.normal("weight", deviation, count, config.width());
     bias = parameters.constant("bias", 0, count, config.width());
     absent = parameters.normal("absent", deviation, count, config.width());
@@ -70,7 +70,7 @@ final class ConditionHead {
     }
     try (PointerScope scope = new PointerScope();
         NoGradGuard noGrad = new NoGradGuard()) {
-      statistics.copy_(Tensors.floats(statistics.device(), values, values.length).view(STATISTICS, count));
+      statistics.copy_(Tensors.floats(statistics.device(), values, STATISTICS, count));
     }
   }
 

@@ -110,7 +110,7 @@ class OperatorsThatRunTest {
       try (Autocast region = Precision.BF16.on(null).autocast()) {
         float mixed = model.evaluate(batch, 0.1).total().item_float();
         assertThat(mixed).isNotEqualTo(full).isCloseTo(full, org.assertj.core.api.Assertions.within(0.05f * full));
-        assertThat(model.encode(batch).scalar_type()).isEqualTo(org.bytedeco.pytorch.global.torch.ScalarType.BFloat16);
+        assertThat(model.encode(batch).scalar_type().intern()).isEqualTo(org.bytedeco.pytorch.global.torch.ScalarType.BFloat16);
       }
     }
   }
