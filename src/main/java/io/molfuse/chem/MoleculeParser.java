@@ -75,6 +75,16 @@ public final class MoleculeParser {
         });
   }
 
+  /** Reads and checks a molecule and perceives rings and aromaticity as RDKit does. */
+  static PerceivedMolecule perceived(String smiles) {
+    return guarded(
+        smiles,
+        () -> {
+          IAtomContainer molecule = AtomContainerManipulator.suppressHydrogens(parsed(smiles));
+          return PerceivedMolecule.of(molecule, check(smiles, molecule));
+        });
+  }
+
   /** Reads and checks a molecule. */
   static void check(String smiles) {
     guarded(smiles, () -> check(smiles, parsed(smiles)));
