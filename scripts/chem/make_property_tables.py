@@ -42,7 +42,7 @@ def crippen():
     rows = []
     for line in open(Path(RDConfig.RDDataDir) / "Crippen.txt", encoding="utf-8"):
         columns = line.rstrip("\n").split("\t")
-        if line[0] != "#" and len(columns) > 2:
+        if line[0] != "#" and len(columns) > 2 and columns[1]:
             rows.append((columns[1], columns[2] or "0"))
     return rows
 

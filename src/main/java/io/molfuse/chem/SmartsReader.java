@@ -254,6 +254,10 @@ final class SmartsReader {
     if ("BCNOFPSI*Aabcnops".indexOf(c) >= 0) {
       return plain();
     }
+    if ("KVWUY".indexOf(c) >= 0) {
+      at++;
+      return symbol(NUMBERS.get(String.valueOf(c)), false);
+    }
     if (Elements.isDigit(c)) {
       int isotope = number(0);
       return (m, a) -> m.isotope[a] == isotope;
