@@ -39,11 +39,13 @@ def write(folder, name, source, rows):
 
 
 def crippen():
+    # The file differs from the table inside the library, which is what is in use, in two types: there aromatic atoms are meant too.
+    compiled = {"[#1]O[!C;!N;!O;!S]": "[#1]O[!#6;!#7;!#8;!#16]", "[#1][!C;!N;!O]": "[#1][!#6;!#7;!#8]"}
     rows = []
     for line in open(Path(RDConfig.RDDataDir) / "Crippen.txt", encoding="utf-8"):
         columns = line.rstrip("\n").split("\t")
         if line[0] != "#" and len(columns) > 2 and columns[1]:
-            rows.append((columns[1], columns[2] or "0"))
+            rows.append((compiled.get(columns[1], columns[1]), columns[2] or "0"))
     return rows
 
 

@@ -121,7 +121,7 @@ public final class MorganFingerprint {
     int hash = 0;
     hash = combine(hash, element);
     hash = combine(hash, molecule.connectivity(atom));
-    hash = combine(hash, molecule.implicitHydrogens[atom]);
+    hash = combine(hash, molecule.hydrogens[atom]);
     hash = combine(hash, molecule.charge[atom]);
     hash = combine(hash, AtomicWeights.isotopeShift(element, molecule.isotope[atom]));
     return molecule.ringsOfAtom[atom] > 0 ? combine(hash, 1) : hash;

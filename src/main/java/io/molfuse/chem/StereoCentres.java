@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.chem;
 
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.BitSet;
+import java.util.List;
+
 /**
  * Atoms that may be tetrahedral stereo centres, whether or not a configuration is given: atoms with four different neighbours, one of
  * which may be a hydrogen, and among them nitrogens only where the ring holds them fast. As in RDKit's older perception,
@@ -36,25 +41,55 @@ final class StereoCentres {
     int degree = molecule.degree(atom);
     int connectivity = molecule.connectivity(atom);
     int element = molecule.element[atom];
-    if (molecule.hydrogens[atom] > 1 || degree < 3 || connectivity > 4 || element == Elements.H) {
+    if (connectivity < 3 || connectivity > 4 || element == Elements.H) {
       return false;
     }
-    if (connectivity == 4) {
+    if (element == Elements.P || element == Elements.AS) {
+      // RDKit counts phosphines whatever their hydrogens.
       return true;
     }
+    if (connectivity == 4) {
+      return degree >= 3;
+    }
+    if (degree < 3) {
+      return false;
+    }
     // Three neighbours and a lone pair.
-    boolean bridge = molecule.ringDegree(atom) == 3 && molecule.ringsOfAtom[atom] > 1;
     switch (element) {
       case Elements.N:
-        return molecule.valence[atom] == 3 && !molecule.aromatic[atom] && (molecule.inRingOfSize(atom, 3) || bridge);
-      case Elements.P:
-      case Elements.AS:
-        return molecule.valence[atom] == 3;
+        return !molecule.aromatic[atom] && (molecule.inRingOfSize(atom, 3) || isBridgehead(molecule, atom));
       case Elements.S:
       case Elements.SE:
         return molecule.valence[atom] == 4 || (molecule.valence[atom] == 3 && molecule.charge[atom] == 1);
       default:
         return false;
     }
+  }
+
+  /** Whether every ring of the atom, which has three bonds in rings, shares two bonds or more with another one of them. */
+  private static boolean isBridgehead(PerceivedMolecule molecule, int atom) {
+    if (molecule.ringDegree(atom) < 3) {
+      return false;
+    }
+    List<BitSet> around = new ArrayList<>();
+    for (int r = 0; r < molecule.rings.length; r++) {
+      if (Arrays.stream(molecule.rings[r]).anyMatch(member -> member == atom)) {
+        BitSet bonds = new BitSet();
+        Arrays.stream(molecule.bondRings[r]).forEach(bonds::set);
+        around.add(bonds);
+      }
+    }
+    for (BitSet ring : around) {
+      boolean bridged = false;
+      for (BitSet other : around) {
+        BitSet shared = (BitSet) ring.clone();
+        shared.and(other);
+        bridged |= other != ring && shared.cardinality() > 1;
+      }
+      if (!bridged) {
+        return false;
+      }
+    }
+    return true;
   }
 }

@@ -71,7 +71,7 @@ final class Valences {
   }
 
   /** The greatest valence of an atom, or -1 if there is no limit. */
-  private static int greatest(int element, int charge) {
+  static int greatest(int element, int charge) {
     if (LISTS[element] == ANY) {
       return -1;
     }

@@ -86,6 +86,18 @@ public final class MolecularVae implements AutoCloseable {
     return parameters;
   }
 
+  /**
+   * Lets backward compute the encoder's layers again instead of keeping their intermediate results: less memory for more time. Off unless
+   * set; gradients are the same but for the order of additions.
+   *
+   * @param on whether
+   * @return this
+   */
+  public MolecularVae checkpointing(boolean on) {
+    encoder.checkpointing(on);
+    return this;
+  }
+
   /** @return where the parameters live, in the caller's scope */
   public Device device() {
     return new Device(deviceType);
@@ -139,6 +151,22 @@ public final class MolecularVae implements AutoCloseable {
   public Tensor encode(VaeBatch batch) {
     try (NoGradGuard noGrad = new NoGradGuard()) {
       return latent.mean(encoder.apply(batch.nodes(), batch.graph(), batch.graphPtr(), Regularize.OFF));
+    }
+  }
+
+  /**
+   * The Gaussians that a batch is encoded to.
+   *
+   * @param mean f32 [B, slots * width]
+   * @param logVar f32 [B, slots * width], not clamped
+   */
+  record Posterior(Tensor mean, Tensor logVar) {}
+
+  /** The Gaussians of a batch, without gradient, in the caller's scope. */
+  Posterior posterior(VaeBatch batch) {
+    try (NoGradGuard noGrad = new NoGradGuard()) {
+      Tensor pooled = encoder.apply(batch.nodes(), batch.graph(), batch.graphPtr(), Regularize.OFF);
+      return new Posterior(latent.mean(pooled), latent.logVar(pooled));
     }
   }
 

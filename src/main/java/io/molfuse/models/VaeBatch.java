@@ -3,9 +3,12 @@ package io.molfuse.models;
 
 import io.molfuse.chem.GraphBatch;
 import io.molfuse.ops.Graph;
+import io.molfuse.train.StagingRing;
+import java.util.List;
 import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch.DeviceType;
+import org.bytedeco.pytorch.global.torch.ScalarType;
 
 /**
  * A batch of molecules as tensors. Belongs to the scope it was made in.
@@ -41,6 +44,37 @@ public record VaeBatch(Tensor nodes, Graph graph, Tensor graphPtr, Tensor inputs
         Tensors.floats(device, batch.features(), batch.nodeCount(), ModelConfig.NODE_FEATURES),
         Graph.of(Tensors.ints(device, batch.rowPtr()), Tensors.ints(device, batch.source())),
         Tensors.ints(device, batch.graphPtr()),
+        tokens.narrow(1, 0L, steps).contiguous(),
+        tokens.narrow(1, 1L, steps).contiguous());
+  }
+
+  /**
+   * Writes a batch into the memory that a device copies from; {@link #of(List)} makes a batch of what arrives there.
+   *
+   * @param batch arrays
+   * @param slot takes the tensors
+   */
+  public static void stage(GraphBatch batch, StagingRing.Slot slot) {
+    Tensors.put(slot.tensor(ScalarType.Float, batch.nodeCount(), ModelConfig.NODE_FEATURES), batch.features());
+    Tensors.put(slot.tensor(ScalarType.Int, batch.rowPtr().length), batch.rowPtr());
+    Tensors.put(slot.tensor(ScalarType.Int, batch.source().length), batch.source());
+    Tensors.put(slot.tensor(ScalarType.Int, batch.graphPtr().length), batch.graphPtr());
+    Tensors.put(slot.tensor(ScalarType.Long, batch.size(), batch.maxTokens()), batch.tokens());
+  }
+
+  /**
+   * A batch of staged tensors.
+   *
+   * @param tensors what {@link #stage} wrote, on any device
+   * @return the batch, of these tensors without a copy where that is possible
+   */
+  public static VaeBatch of(List<Tensor> tensors) {
+    Tensor tokens = tensors.get(4);
+    long steps = tokens.size(1) - 1;
+    return new VaeBatch(
+        tensors.get(0),
+        Graph.of(tensors.get(1), tensors.get(2)),
+        tensors.get(3),
         tokens.narrow(1, 0L, steps).contiguous(),
         tokens.narrow(1, 1L, steps).contiguous());
   }

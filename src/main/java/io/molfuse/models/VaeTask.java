@@ -47,6 +47,35 @@ public final class VaeTask implements TrainingTask<GraphBatch> {
     return batch.size();
   }
 
+  /** @return this task for batches that are on their way to the model's device; each is closed when it was used */
+  public TrainingTask<StagedBatch> staged() {
+    return new TrainingTask<>() {
+      @Override
+      public ParameterSet parameters() {
+        return model.parameters();
+      }
+
+      @Override
+      public Losses train(StagedBatch batch, long seed) {
+        try (batch) {
+          return losses(model.loss(VaeBatch.of(batch.transfer().take()), beta, seed));
+        }
+      }
+
+      @Override
+      public Losses evaluate(StagedBatch batch, long seed) {
+        try (batch) {
+          return losses(model.evaluate(VaeBatch.of(batch.transfer().take()), beta));
+        }
+      }
+
+      @Override
+      public int samples(StagedBatch batch) {
+        return batch.size();
+      }
+    };
+  }
+
   private static Losses losses(VaeLoss.Result loss) {
     return new Losses(loss.total())
         .with("recon_loss", loss.recon())

@@ -4,7 +4,7 @@ package io.molfuse.train;
 /**
  * What a {@link Trainer} trains.
  *
- * @param <B> a batch as Java data; the task makes tensors of it within the step's scope
+ * @param <B> a batch, as Java data or on its way to the device; the task makes tensors of it within the step's scope
  */
 public interface TrainingTask<B> {
   /** @return the parameters to train; the same set all the time */
