@@ -138,7 +138,8 @@ def cos_similarity(first, second):
 
 
 def metrics(generated, reference, utils, sascorer):
-    gen = [mol for mol in map(Chem.MolFromSmiles, generated) if mol is not None]
+    # RDKit reads the empty string as a molecule without atoms, which has no properties.
+    gen = [mol for mol in map(Chem.MolFromSmiles, generated) if mol is not None and mol.GetNumAtoms()]
     ref = [Chem.MolFromSmiles(smiles) for smiles in reference]
     gen_fps, ref_fps = (utils.fingerprints(np.array(mols, dtype=object), fp_type="morgan") for mols in (gen, ref))
     canonical = [Chem.MolToSmiles(mol) for mol in gen]

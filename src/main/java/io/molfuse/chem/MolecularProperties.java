@@ -35,7 +35,7 @@ public record MolecularProperties(
               + "]");
 
   /**
-   * Reads a molecule and computes its properties; about 0.2 ms for a drug-like one. Thread-safe.
+   * Reads a molecule and computes its properties. Thread-safe.
    *
    * @param smiles a molecule
    * @return its properties

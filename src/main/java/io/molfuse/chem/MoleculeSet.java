@@ -12,7 +12,7 @@ import java.util.stream.IntStream;
 
 /**
  * What the comparison of two sets of molecules needs to know of each: fingerprints, fragments, scaffolds, properties and what passes
- * the filters. Strings that are no molecules are left out. Immutable; about 300 bytes a molecule.
+ * the filters. Strings that are no molecules are left out. Immutable.
  */
 public final class MoleculeSet {
   private final List<String> canonical;

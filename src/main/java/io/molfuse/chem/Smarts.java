@@ -5,8 +5,8 @@ import java.util.Arrays;
 
 /**
  * A SMARTS pattern (Daylight Theory Manual, "SMARTS"), with RDKit's reading where the manual leaves a choice: r is the size of the
- * smallest ring, R the number of smallest rings, H counts every hydrogen, v is the valence of the kekulised form, and parts
- * parted by dots may match anywhere. Made by {@link SmartsReader}; no stereo, no component grouping, no reactions.
+ * smallest ring, R the number of smallest rings, H counts every hydrogen, v is the valence of the kekulised form, symbols of two letters
+ * such as [Se] are aromatic atoms too, and parts parted by dots may match anywhere. Made by {@link SmartsReader}; no stereo, no component grouping, no reactions.
  */
 final class Smarts {
   /** Whether an atom fits. */

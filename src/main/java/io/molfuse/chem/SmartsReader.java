@@ -245,7 +245,8 @@ final class SmartsReader {
     String two = text.substring(at, Math.min(at + 2, text.length()));
     if (Elements.isUpper(c) && NUMBERS.containsKey(two)) {
       at += 2;
-      return symbol(NUMBERS.get(two), false);
+      int number = NUMBERS.get(two);
+      return (m, a) -> m.element[a] == number;
     }
     if (two.equals("se") || two.equals("as") || two.equals("te") || two.equals("si")) {
       at += 2;

@@ -8,8 +8,9 @@ import java.util.List;
 
 /**
  * Atoms that may be tetrahedral stereo centres, whether or not a configuration is given: atoms with four different neighbours, one of
- * which may be a hydrogen, and among them nitrogens only where the ring holds them fast. As in RDKit's older perception,
- * neighbours are told apart by constitution, so that centres which differ by the configuration of other centres only are not found.
+ * which may be a hydrogen; nitrogens, sulfurs and phosphorus also with a lone pair, nitrogens only where rings hold them fast. As in
+ * RDKit's older perception, but neighbours are told apart by constitution alone: centres that exist only because others have a
+ * configuration are not found.
  */
 final class StereoCentres {
   private StereoCentres() {}
@@ -57,13 +58,31 @@ final class StereoCentres {
     // Three neighbours and a lone pair.
     switch (element) {
       case Elements.N:
-        return !molecule.aromatic[atom] && (molecule.inRingOfSize(atom, 3) || isBridgehead(molecule, atom));
+        return !isConjugated(molecule, atom) && (molecule.inRingOfSize(atom, 3) || isBridgehead(molecule, atom));
       case Elements.S:
       case Elements.SE:
         return molecule.valence[atom] == 4 || (molecule.valence[atom] == 3 && molecule.charge[atom] == 1);
       default:
         return false;
     }
+  }
+
+  /** Whether the atom or a neighbour of its period has a multiple bond, so that the atom is flat. */
+  private static boolean isConjugated(PerceivedMolecule molecule, int atom) {
+    boolean found = isUnsaturated(molecule, atom);
+    for (int edge = molecule.rowPtr[atom]; edge < molecule.rowPtr[atom + 1]; edge++) {
+      int other = molecule.neighbour[edge];
+      found |= molecule.element[other] < 10 && isUnsaturated(molecule, other);
+    }
+    return found;
+  }
+
+  private static boolean isUnsaturated(PerceivedMolecule molecule, int atom) {
+    boolean found = molecule.aromatic[atom];
+    for (int edge = molecule.rowPtr[atom]; edge < molecule.rowPtr[atom + 1]; edge++) {
+      found |= molecule.order[molecule.bondTo[edge]] > 1;
+    }
+    return found;
   }
 
   /** Whether every ring of the atom, which has three bonds in rings, shares two bonds or more with another one of them. */
