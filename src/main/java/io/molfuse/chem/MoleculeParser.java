@@ -98,11 +98,6 @@ public final class MoleculeParser {
     }
   }
 
-  /** Reads a molecule: hydrogens implicit, aromaticity by the Daylight model. */
-  static IAtomContainer molecule(String smiles) {
-    return guarded(smiles, () -> read(smiles));
-  }
-
   /** Reads and checks a molecule and gives its canonical SMILES. */
   static String canonical(String smiles) {
     return guarded(
@@ -110,6 +105,16 @@ public final class MoleculeParser {
         () -> {
           IAtomContainer molecule = read(smiles);
           return canonical(smiles, molecule, check(smiles, molecule));
+        });
+  }
+
+  /** Reads and checks a molecule and perceives rings and aromaticity as RDKit does. */
+  static PerceivedMolecule perceived(String smiles) {
+    return guarded(
+        smiles,
+        () -> {
+          IAtomContainer molecule = AtomContainerManipulator.suppressHydrogens(parsed(smiles));
+          return PerceivedMolecule.of(molecule, check(smiles, molecule));
         });
   }
 

@@ -21,7 +21,7 @@ public interface PropertyFunction {
 
   /** @return the library's own implementation */
   static PropertyFunction standard() {
-    return CdkProperties.INSTANCE;
+    return StandardProperties.INSTANCE;
   }
 
   /**

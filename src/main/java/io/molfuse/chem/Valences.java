@@ -107,6 +107,11 @@ final class Valences {
     return part;
   }
 
+  /** The lowest valence of the neutral element, or -1 if it may have any. */
+  static int lowest(int element) {
+    return LISTS[element] == ANY ? -1 : LISTS[element][0];
+  }
+
   /** Outer electrons of the neutral atom: the group, without the ten d electrons from group 12 on. */
   static int outerElectrons(int element) {
     if (element == 0) {
