@@ -17,7 +17,7 @@ public enum MolecularProperty {
   QED("QED"),
   /** Topological polar surface area in square angstrom, after Ertl et al. 2000. */
   TPSA("TPSA"),
-  /** Number of rings, as {@link MolecularProperties#rings} counts them. */
+  /** Number of rings, as {@link MolecularProperties#rings()} counts them. */
   RINGS("rings");
 
   private final String label;
