@@ -2,6 +2,7 @@
 package io.molfuse.cli;
 
 import com.fasterxml.jackson.annotation.JsonProperty;
+import io.molfuse.chem.PropertyFunction;
 import io.molfuse.models.ModelConfig;
 
 /**
@@ -28,6 +29,8 @@ record Configuration(
     STREAMING
   }
 
+  private static final int MOST_WORKERS = 8;
+
   /** The special tokens and one other. */
   private static final int SMALLEST_VOCABULARY = 5;
 
@@ -52,10 +55,20 @@ record Configuration(
       atLeast("data.shuffle_buffer", shuffleBuffer, 1);
       atLeast("data.workers", workers, 0);
     }
+
+    /** @return threads that read */
+    int threads() {
+      return workers > 0 ? workers : Math.min(Runtime.getRuntime().availableProcessors(), MOST_WORKERS);
+    }
   }
 
   /** Checks what concerns several parts. */
   Configuration {
+    try {
+      PropertyFunction.standard().require(model.condition().properties());
+    } catch (IllegalArgumentException e) {
+      throw new IllegalArgumentException("model.condition.properties: " + e.getMessage(), e);
+    }
     if (data.access() == Access.STREAMING && data.shuffleBuffer() < training.batchSize()) {
       throw new IllegalArgumentException(
           "data.shuffle_buffer must be at least training.batch_size, "

@@ -4,13 +4,16 @@ package io.molfuse.cli;
 import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.chem.MoleculeStream;
 import io.molfuse.chem.Vocabulary;
+import io.molfuse.models.ModelConfig;
 import io.molfuse.models.MolecularVae;
 import io.molfuse.models.VaeCheckpoint;
 import io.molfuse.ops.Molfuse;
 import io.molfuse.train.RunDirectory;
+import io.molfuse.train.TrainingState;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.concurrent.Callable;
+import java.util.function.Predicate;
 import org.bytedeco.pytorch.global.torch.DeviceType;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -31,13 +34,20 @@ final class TrainCommand implements Callable<Integer> {
   private static final List<String> LIMIT = List.of("training", "max_minutes");
 
   private final Console console;
+  private final Predicate<TrainingState> pause;
 
   @Mixin private TrainOptions options;
   @Mixin private DeviceOptions device;
   @Mixin private CommonOptions common;
 
   TrainCommand(Console console) {
+    this(console, state -> false);
+  }
+
+  /** Trains as long as a search wants. */
+  TrainCommand(Console console, Predicate<TrainingState> pause) {
     this.console = console;
+    this.pause = pause;
   }
 
   @Override
@@ -214,19 +224,31 @@ final class TrainCommand implements Callable<Integer> {
   }
 
   private int resume(RunDirectory run, VaeCheckpoint checkpoint, DeviceType deviceType) {
-    RunSettings saved = checkpoint.settings(RunSettings.class);
+    RunSettings started = checkpoint.settings(RunSettings.class);
     Path file = checkpoint.directory().resolve(Configuration.FILE);
-    Setting setting =
+    Setting saved =
         YamlSettings.parse(checkpoint.text(Configuration.FILE), new Origin(Origin.Layer.FILE, file.toString(), 1));
     Overrides overrides = overrides();
-    Configuration configuration = Configuration.of(overrides.over(setting));
+    // A run of before there was a key has its default.
+    Configuration configuration = Configuration.of(overrides.over(Preset.defaults().with(saved)));
     overrides.checkResumable();
     try (VaeCheckpoint.Loaded loaded = checkpoint.load(deviceType)) {
       Configuration.Data data = configuration.data();
       TrainingData dataset = load(data, data.access(), loaded.model().config().decoder().maxLength(), loaded.vocabulary());
-      requireSameData(configuration, saved, dataset);
-      RunSettings settings = new RunSettings(saved.molecules(), dataset.fingerprint());
+      requireSameConditions(configuration, loaded.model().config(), file);
+      requireSameData(configuration, started, dataset);
+      RunSettings settings = new RunSettings(started.molecules(), dataset.fingerprint());
       return session(run, configuration, settings, dataset, loaded.model(), checkpoint).run();
+    }
+  }
+
+  /** The loaders go by one of the two, the model by the other. */
+  private static void requireSameConditions(Configuration configuration, ModelConfig model, Path file) {
+    if (!configuration.model().condition().properties().equals(model.condition().properties())) {
+      throw new FailureException(
+          String.format(
+              "cannot resume: %s has model.condition.properties %s, but the model of the same checkpoint was trained with %s",
+              file, configuration.model().condition().properties(), model.condition().properties()));
     }
   }
 
@@ -251,7 +273,8 @@ final class TrainCommand implements Callable<Integer> {
       TrainingData dataset,
       MolecularVae model,
       VaeCheckpoint from) {
-    return new TrainSession(console, run, configuration, settings, dataset, model, from, options.samples, options.json);
+    return new TrainSession(console, run, configuration, settings, dataset, model, from, options.samples, options.json)
+        .pauseWhen(pause);
   }
 
   private RunDirectory output() {

@@ -5,15 +5,17 @@ import io.molfuse.chem.GenerationMetrics;
 import io.molfuse.chem.Selfies;
 import io.molfuse.models.GenerationOptions;
 import io.molfuse.models.Generator;
-import io.molfuse.models.MolecularVae;
 import io.molfuse.models.ModelConfig;
+import io.molfuse.models.MolecularVae;
 import io.molfuse.models.StagedBatch;
 import io.molfuse.models.VaeCheckpoint;
 import io.molfuse.models.VaeTask;
 import io.molfuse.ops.Capabilities;
+import io.molfuse.ops.DeviceMemory;
 import io.molfuse.ops.Molfuse;
 import io.molfuse.train.DataLoader;
 import io.molfuse.train.EarlyStopping;
+import io.molfuse.train.JsonLinesListener;
 import io.molfuse.train.LoopState;
 import io.molfuse.train.PerformanceListener;
 import io.molfuse.train.PerformanceMonitor;
@@ -31,6 +33,8 @@ import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Predicate;
+import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.Tensor;
@@ -44,7 +48,6 @@ final class TrainSession {
   private static final int SMALLEST_TO_SPLIT = 100;
   private static final int MAX_VALIDATION = 1000;
   private static final int EXAMPLES = 5;
-  private static final int MOST_WORKERS = 8;
 
   /** Folder of the curves, in the run's. */
   private static final String CURVES = "tensorboard";
@@ -63,6 +66,7 @@ final class TrainSession {
   private final VaeCheckpoint resumedFrom;
   private final int samples;
   private final boolean json;
+  private Predicate<TrainingState> pause = state -> false;
 
   TrainSession(
       Console console,
@@ -85,9 +89,17 @@ final class TrainSession {
     this.json = json;
   }
 
+  /** Pauses the run as {@link Trainer#pauseWhen} does. */
+  TrainSession pauseWhen(Predicate<TrainingState> reached) {
+    pause = reached;
+    return this;
+  }
+
   int run() {
     TrainingData.Parts parts = parts();
+    RunReport report = new RunReport(run.directory(), configuration).data(data, parts);
     describe(parts);
+    conditions(parts);
     Trainer.Result result;
     try (Device device = model.device();
         PerformanceMonitor monitor = configuration.training().monitor() ? PerformanceMonitor.of(device) : PerformanceMonitor.off();
@@ -99,7 +111,12 @@ final class TrainSession {
         StepDisplay display = StepDisplay.choose(console);
         Trainer<StagedBatch> trainer = new Trainer<>(task(), batches, configuration.training().config())) {
       console.say("precision  %s", trainer.precision());
-      trainer.validation(validation).listener(display);
+      double annealed = configuration.training().kl().schedule().end();
+      if (annealed > trainer.totalSteps()) {
+        console.say("warning: the run ends after %d steps, before training.kl.annealing does, after %.0f", trainer.totalSteps(), annealed);
+      }
+      trainer.validation(validation).listener(display).pauseWhen(pause);
+      report.model(model.parameters().count(), trainer.precision().toString(), device(device));
       if (stopping != null) {
         trainer.earlyStopping(stopping);
       }
@@ -123,16 +140,40 @@ final class TrainSession {
           (now, optimizer, labels) ->
               VaeCheckpoint.save(
                   run, model, data.vocabulary(), settings, texts, now, trainer.loopState(), optimizer, labels));
-      result = train(trainer);
+      result = train(trainer, device, report);
     }
     if (result.ending() == Trainer.Ending.STOPPED) {
+      write(report);
       return interrupted(result);
+    }
+    if (result.ending() == Trainer.Ending.PAUSED) {
+      write(report);
+      return Main.SUCCESS;
     }
     if (result.checkpoint() == null) {
       throw new FailureException("the run in " + run.directory() + " is finished already: " + remedy(result.ending()));
     }
-    finish(result, parts);
+    finish(result, parts, report);
     return Main.SUCCESS;
+  }
+
+  /** A run that goes on keeps the statistics that its model learned with. */
+  private void conditions(TrainingData.Parts parts) {
+    if (!model.config().condition().any()) {
+      return;
+    }
+    if (resumedFrom == null) {
+      try {
+        model.statistics(parts.statistics(configuration));
+      } catch (IllegalArgumentException e) {
+        throw new FailureException("cannot train with model.condition.properties: " + e.getMessage());
+      }
+    }
+    model.statistics().forEach(
+        one ->
+            console.say(
+                "condition  %s: mean %.4g, deviation %.4g; 98 of 100 molecules have %.4g to %.4g",
+                one.property().label(), one.mean(), one.deviation(), one.low(), one.high()));
   }
 
   private static String remedy(Trainer.Ending ending) {
@@ -145,6 +186,13 @@ final class TrainSession {
 
   /** Those of a run that this one replaces. */
   private void forgetCurves() {
+    try {
+      for (String file : List.of(RunHistory.FILE, RunReport.PAGE, RunReport.DATA)) {
+        Files.deleteIfExists(run.directory().resolve(file));
+      }
+    } catch (IOException e) {
+      throw new FailureException("cannot delete the history of the earlier run: " + e);
+    }
     try (DirectoryStream<Path> files = Files.newDirectoryStream(run.directory().resolve(CURVES), "events.out.tfevents.*")) {
       for (Path file : files) {
         Files.delete(file);
@@ -158,12 +206,11 @@ final class TrainSession {
 
   private TrainingTask<StagedBatch> task() {
     model.checkpointing(configuration.training().checkpointing());
-    return new VaeTask(model, configuration.training().beta()).staged();
+    return new VaeTask(model, configuration.training().klTerm()).staged();
   }
 
   private int workers() {
-    int asked = configuration.data().workers();
-    return asked > 0 ? asked : Math.min(Runtime.getRuntime().availableProcessors(), MOST_WORKERS);
+    return configuration.data().threads();
   }
 
   private DataLoader<StagedBatch> threads(DataLoader.Builder<StagedBatch> builder) {
@@ -222,13 +269,38 @@ final class TrainSession {
     };
   }
 
-  /** Trains so that Ctrl-C ends the current step and saves. */
-  private static Trainer.Result train(Trainer<StagedBatch> trainer) {
-    Shutdown.stopBy(trainer::requestStop);
-    try {
-      return trainer.run();
+  /** Trains so that Ctrl-C ends the current step and saves, and that what fails is reported, too. */
+  private Trainer.Result train(Trainer<StagedBatch> trainer, Device device, RunReport report) {
+    Runnable before = Shutdown.stopBy(trainer::requestStop);
+    try (JsonLinesListener history = JsonLinesListener.append(run.directory().resolve(RunHistory.FILE))) {
+      return trainer.listener(history.readings(() -> memory(device))).run();
+    } catch (IOException e) {
+      throw new FailureException("cannot write " + run.directory().resolve(RunHistory.FILE) + ": " + e);
+    } catch (RuntimeException | Error e) {
+      write(report);
+      throw e;
     } finally {
-      Shutdown.stopBy(null);
+      Shutdown.stopBy(before);
+    }
+  }
+
+  private static Map<String, Double> memory(Device device) {
+    Map<String, Double> bytes = new LinkedHashMap<>();
+    bytes.put("process_memory_bytes", (double) Pointer.physicalBytes());
+    if (device.is_cuda()) {
+      DeviceMemory memory = Molfuse.deviceMemory(Math.max(0, device.index()));
+      bytes.put("device_memory_bytes", (double) memory.allocated());
+      bytes.put("device_peak_bytes", (double) memory.peakAllocated());
+    }
+    return bytes;
+  }
+
+  /** A report that cannot be written is no reason to call a run failed. */
+  private void write(RunReport report) {
+    try {
+      console.say("report     %s", report.write());
+    } catch (IOException e) {
+      console.say("cannot write the report: %s", e);
     }
   }
 
@@ -261,8 +333,12 @@ final class TrainSession {
   /** Which GPU the model is on, as the end of a line; empty on the CPU. */
   private String gpu() {
     try (Device device = model.device()) {
-      return device.is_cpu() ? "" : "; trains on " + Molfuse.cudaDevice(Math.max(0, device.index())).name();
+      return device.is_cpu() ? "" : "; trains on " + device(device);
     }
+  }
+
+  private static String device(Device device) {
+    return device.is_cpu() ? "cpu" : Molfuse.cudaDevice(Math.max(0, device.index())).name();
   }
 
   private int interrupted(Trainer.Result result) {
@@ -282,7 +358,7 @@ final class TrainSession {
     return Main.INTERRUPTED;
   }
 
-  private void finish(Trainer.Result result, TrainingData.Parts parts) {
+  private void finish(Trainer.Result result, TrainingData.Parts parts, RunReport report) {
     TrainingState state = result.state();
     console.say(
         "trained %,d steps on %,d molecules in %.0f s; checkpoint %s",
@@ -295,6 +371,7 @@ final class TrainSession {
             .sample(samples, GenerationOptions.seeded(configuration.training().seed()));
     GenerationMetrics metrics =
         GenerationMetrics.ofSelfies(selfies, Selfies.standard(), parts.known());
+    write(report.generated(metrics));
     if (json) {
       console.json(finishedLine(result, metrics));
     }

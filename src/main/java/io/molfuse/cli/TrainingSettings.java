@@ -5,6 +5,8 @@ import static io.molfuse.cli.Configuration.atLeast;
 import static io.molfuse.cli.Configuration.number;
 
 import com.fasterxml.jackson.annotation.JsonProperty;
+import io.molfuse.models.KlSchedule;
+import io.molfuse.models.KlTerm;
 import io.molfuse.train.LearningRateSchedule;
 import io.molfuse.train.Precision;
 import io.molfuse.train.TrainingConfig;
@@ -25,7 +27,8 @@ import java.util.Map;
  * @param minRatio its end over its base
  * @param weightDecay of matrices
  * @param clipNorm limit of the gradients' norm, 0 for none
- * @param beta weight of the Kullback-Leibler term
+ * @param beta full weight of the Kullback-Leibler term
+ * @param kl how the term counts besides
  * @param precision arithmetic
  * @param checkpointing whether the encoder's layers are computed again in backward
  * @param seed decides initialisation, order and dropout
@@ -50,6 +53,7 @@ record TrainingSettings(
     @JsonProperty(value = "weight_decay", required = true) double weightDecay,
     @JsonProperty(value = "clip_norm", required = true) double clipNorm,
     @JsonProperty(value = "beta", required = true) double beta,
+    @JsonProperty(value = "kl", required = true) Kl kl,
     @JsonProperty(value = "precision", required = true) Precision precision,
     @JsonProperty(value = "gradient_checkpointing", required = true) boolean checkpointing,
     @JsonProperty(value = "seed", required = true) long seed,
@@ -83,6 +87,32 @@ record TrainingSettings(
     }
   }
 
+  /**
+   * The Kullback-Leibler term.
+   *
+   * @param annealing course of its weight
+   * @param steps of the rise, or of one cycle
+   * @param cycles how many
+   * @param rise share of a cycle in which the weight rises
+   * @param freeBits what each latent dimension has of it without cost, in nats
+   */
+  record Kl(
+      @JsonProperty(value = "annealing", required = true) KlSchedule.Kind annealing,
+      @JsonProperty(value = "steps", required = true) long steps,
+      @JsonProperty(value = "cycles", required = true) int cycles,
+      @JsonProperty(value = "rise", required = true) double rise,
+      @JsonProperty(value = "free_bits", required = true) double freeBits) {
+    /** Checks the values. */
+    Kl {
+      new KlSchedule(annealing, steps, cycles, rise);
+      atLeast("kl.free_bits", freeBits, 0);
+    }
+
+    KlSchedule schedule() {
+      return new KlSchedule(annealing, steps, cycles, rise);
+    }
+  }
+
   /** Checks the values. */
   TrainingSettings {
     atLeast("training.batch_size", batchSize, 1);
@@ -112,6 +142,11 @@ record TrainingSettings(
     atLeast("training.checkpoint_minutes", checkpointMinutes, 0);
     atLeast("training.patience", patience, 0);
     atLeast("training.min_delta", minDelta, 0);
+  }
+
+  /** @return what the task needs of it */
+  KlTerm klTerm() {
+    return new KlTerm(beta, kl.schedule(), kl.freeBits());
   }
 
   /** @return what the training loop needs of it */

@@ -2,8 +2,11 @@
 package io.molfuse.models;
 
 import io.molfuse.chem.GraphBatch;
+import io.molfuse.chem.MolecularProperty;
 import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.chem.MoleculeStream;
+import io.molfuse.chem.PropertyFunction;
+import io.molfuse.chem.PropertyTable;
 import io.molfuse.train.BatchSource;
 import io.molfuse.train.Collate;
 import io.molfuse.train.DataLoader;
@@ -14,6 +17,7 @@ import io.molfuse.train.StagingRing;
 import io.molfuse.train.StreamingDataset;
 import io.molfuse.train.Transfer;
 import java.util.BitSet;
+import java.util.List;
 
 /**
  * Batches of a data set's entries by number, made on the calling thread; {@link #loader} makes the same ones on several, and
@@ -24,6 +28,7 @@ public final class MoleculeBatches implements BatchSource<GraphBatch> {
   private final int[] entries;
   private final int batchSize;
   private final Sampler sampler;
+  private PropertyTable properties;
 
   /**
    * Batches of some of a data set's entries.
@@ -75,7 +80,30 @@ public final class MoleculeBatches implements BatchSource<GraphBatch> {
    */
   public static DataLoader.Builder<StagedBatch> staged(
       MoleculeDataset dataset, int[] entries, int batchSize, boolean shuffle, long seed, StagingRing ring) {
-    return loader(entries, batchSize, shuffle, seed, staging(ring, collate(dataset)));
+    return staged(dataset, null, entries, batchSize, shuffle, seed, ring);
+  }
+
+  /**
+   * A loader of the same batches with the molecules' properties, which its threads also send to a device.
+   *
+   * @param dataset where the molecules are
+   * @param properties of all of the data set's molecules; null without
+   * @param entries which of them; at least one
+   * @param batchSize molecules of a batch; the last of an epoch may have fewer
+   * @param shuffle whether each epoch has its own order
+   * @param seed decides the orders
+   * @param ring leads to the device; must stay open as long as the loader
+   * @return settings, to which threads and prefetch can be added
+   */
+  public static DataLoader.Builder<StagedBatch> staged(
+      MoleculeDataset dataset, PropertyTable properties, int[] entries, int batchSize, boolean shuffle, long seed, StagingRing ring) {
+    Collate<Integer, GraphBatch> plain = collate(dataset);
+    Collate<Integer, GraphBatch> collate = properties == null ? plain : numbers -> described(plain.collate(numbers), properties);
+    return loader(entries, batchSize, shuffle, seed, staging(ring, collate));
+  }
+
+  private static GraphBatch described(GraphBatch batch, PropertyTable properties) {
+    return batch.with(properties.rows(batch.indices()));
   }
 
   /**
@@ -91,6 +119,32 @@ public final class MoleculeBatches implements BatchSource<GraphBatch> {
    */
   public static DataLoader.Builder<StagedBatch> streamed(
       MoleculeStream molecules, BitSet entries, int batchSize, int buffer, long seed, StagingRing ring) {
+    return streamed(molecules, List.of(), PropertyFunction.standard(), entries, batchSize, buffer, seed, ring);
+  }
+
+  /**
+   * A loader of molecules that are read again each epoch, with their properties, which are computed each time.
+   *
+   * @param molecules where they are
+   * @param properties which; may be none
+   * @param function computes them
+   * @param entries which molecules; at least one; not to be changed afterwards
+   * @param batchSize molecules of a batch; the last of an epoch may have fewer
+   * @param buffer molecules that are mixed, 1 for the order of the file
+   * @param seed decides the orders
+   * @param ring leads to the device; must stay open as long as the loader
+   * @return settings, to which threads and prefetch can be added
+   */
+  public static DataLoader.Builder<StagedBatch> streamed(
+      MoleculeStream molecules,
+      List<MolecularProperty> properties,
+      PropertyFunction function,
+      BitSet entries,
+      int batchSize,
+      int buffer,
+      long seed,
+      StagingRing ring) {
+    function.require(properties);
     long size = entries.cardinality();
     StreamingDataset<MoleculeStream.Entry> lines =
         new StreamingDataset<>() {
@@ -115,7 +169,12 @@ public final class MoleculeBatches implements BatchSource<GraphBatch> {
             return size;
           }
         };
-    return DataLoader.of(lines.shuffled(buffer, seed), staging(ring, molecules::collate)).batchSize(batchSize);
+    Collate<MoleculeStream.Entry, GraphBatch> collate =
+        samples -> {
+          GraphBatch batch = molecules.collate(samples);
+          return properties.isEmpty() ? batch : batch.with(PropertyTable.rows(smiles(samples), properties, function));
+        };
+    return DataLoader.of(lines.shuffled(buffer, seed), staging(ring, collate)).batchSize(batchSize);
   }
 
   private static <B> DataLoader.Builder<B> loader(
@@ -145,8 +204,23 @@ public final class MoleculeBatches implements BatchSource<GraphBatch> {
     return samples -> new StagedBatch(staged.collate(samples), samples.size());
   }
 
+  private static List<String> smiles(List<MoleculeStream.Entry> samples) {
+    return samples.stream().map(sample -> sample.line().smiles()).toList();
+  }
+
   private static Sampler sampler(int[] entries, boolean shuffle, long seed) {
     return shuffle ? Sampler.shuffled(entries.length, seed) : Sampler.sequential(entries.length);
+  }
+
+  /**
+   * Adds the molecules' properties to the batches.
+   *
+   * @param table of all of the data set's molecules
+   * @return this
+   */
+  public MoleculeBatches properties(PropertyTable table) {
+    properties = table;
+    return this;
   }
 
   @Override
@@ -162,6 +236,6 @@ public final class MoleculeBatches implements BatchSource<GraphBatch> {
     for (int i = 0; i < batch.length; i++) {
       batch[i] = entries[(int) sampler.index(epoch, first + i)];
     }
-    return dataset.collate(batch);
+    return properties == null ? dataset.collate(batch) : described(dataset.collate(batch), properties);
   }
 }

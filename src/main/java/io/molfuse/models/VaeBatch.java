@@ -18,8 +18,22 @@ import org.bytedeco.pytorch.global.torch.ScalarType;
  * @param graphPtr int32 [B+1]: the first node of each molecule
  * @param inputs int64 [B,T-1]: each sequence without its last position
  * @param targets int64 [B,T-1]: each sequence without its first position, so that targets[b,t] follows inputs[b,t]
+ * @param properties f32 [B,P]: what the model is conditioned on, NaN where it is not known; null if nothing is
  */
-public record VaeBatch(Tensor nodes, Graph graph, Tensor graphPtr, Tensor inputs, Tensor targets) {
+public record VaeBatch(Tensor nodes, Graph graph, Tensor graphPtr, Tensor inputs, Tensor targets, Tensor properties) {
+  /**
+   * A batch without properties.
+   *
+   * @param nodes f32 [V,6]
+   * @param graph edges over the V nodes
+   * @param graphPtr int32 [B+1]
+   * @param inputs int64 [B,T-1]
+   * @param targets int64 [B,T-1]
+   */
+  public VaeBatch(Tensor nodes, Graph graph, Tensor graphPtr, Tensor inputs, Tensor targets) {
+    this(nodes, graph, graphPtr, inputs, targets, null);
+  }
+
   /**
    * Copies a batch to the CPU's tensors.
    *
@@ -45,7 +59,12 @@ public record VaeBatch(Tensor nodes, Graph graph, Tensor graphPtr, Tensor inputs
         Graph.of(Tensors.ints(device, batch.rowPtr()), Tensors.ints(device, batch.source())),
         Tensors.ints(device, batch.graphPtr()),
         tokens.narrow(1, 0L, steps).contiguous(),
-        tokens.narrow(1, 1L, steps).contiguous());
+        tokens.narrow(1, 1L, steps).contiguous(),
+        batch.properties().length == 0 ? null : Tensors.floats(device, batch.properties(), batch.size(), width(batch)));
+  }
+
+  private static long width(GraphBatch batch) {
+    return batch.properties().length / batch.size();
   }
 
   /**
@@ -60,6 +79,9 @@ public record VaeBatch(Tensor nodes, Graph graph, Tensor graphPtr, Tensor inputs
     Tensors.put(slot.tensor(ScalarType.Int, batch.source().length), batch.source());
     Tensors.put(slot.tensor(ScalarType.Int, batch.graphPtr().length), batch.graphPtr());
     Tensors.put(slot.tensor(ScalarType.Long, batch.size(), batch.maxTokens()), batch.tokens());
+    if (batch.properties().length > 0) {
+      Tensors.put(slot.tensor(ScalarType.Float, batch.size(), width(batch)), batch.properties());
+    }
   }
 
   /**
@@ -76,6 +98,7 @@ public record VaeBatch(Tensor nodes, Graph graph, Tensor graphPtr, Tensor inputs
         Graph.of(tensors.get(1), tensors.get(2)),
         tensors.get(3),
         tokens.narrow(1, 0L, steps).contiguous(),
-        tokens.narrow(1, 1L, steps).contiguous());
+        tokens.narrow(1, 1L, steps).contiguous(),
+        tensors.size() > 5 ? tensors.get(5) : null);
   }
 }

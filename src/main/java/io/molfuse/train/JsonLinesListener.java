@@ -12,6 +12,7 @@ import java.nio.file.StandardOpenOption;
 import java.util.LinkedHashMap;
 import java.util.Locale;
 import java.util.Map;
+import java.util.function.Supplier;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -25,6 +26,7 @@ public final class JsonLinesListener implements TrainingListener, AutoCloseable 
   private static final ObjectMapper JSON = new ObjectMapper();
 
   private final Writer out;
+  private Supplier<Map<String, Double>> readings;
   private long step;
   private boolean failed;
 
@@ -55,6 +57,17 @@ public final class JsonLinesListener implements TrainingListener, AutoCloseable 
     return new JsonLinesListener(out);
   }
 
+  /**
+   * Writes readings of the machine with each logged step, as "readings".
+   *
+   * @param source asked on the training thread; by name
+   * @return this
+   */
+  public JsonLinesListener readings(Supplier<Map<String, Double>> source) {
+    readings = source;
+    return this;
+  }
+
   @Override
   public void started(RunStart start) {
     step = start.state().step();
@@ -79,6 +92,9 @@ public final class JsonLinesListener implements TrainingListener, AutoCloseable 
     line.put("learning_rate", report.learningRate());
     line.put("samples_per_second", report.samplesPerSecond());
     line.put("elapsed_seconds", report.elapsedSeconds());
+    if (readings != null) {
+      line.put("readings", readings.get());
+    }
     write(line);
   }
 

@@ -10,6 +10,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.Consumer;
 import java.util.function.LongSupplier;
+import java.util.function.Predicate;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.NoGradGuard;
@@ -37,7 +38,9 @@ public final class Trainer<B> implements AutoCloseable {
     /** Someone asked for it. */
     STOPPED,
     /** Validation got no better. */
-    EARLY_STOPPED
+    EARLY_STOPPED,
+    /** It came as far as it was to come for now; see {@link Trainer#pauseWhen}. */
+    PAUSED
   }
 
   /**
@@ -68,6 +71,7 @@ public final class Trainer<B> implements AutoCloseable {
   private long resumedAt;
   private Path checkpoint;
   private LongSupplier nanos = System::nanoTime;
+  private Predicate<TrainingState> pause = state -> false;
   private volatile boolean stopRequested;
 
   /**
@@ -203,6 +207,18 @@ public final class Trainer<B> implements AutoCloseable {
     return new DataLoader.Position(batch / batches.batchesPerEpoch(), batch % batches.batchesPerEpoch());
   }
 
+  /**
+   * Ends the sitting early, with a validation and a checkpoint. Unlike a smaller number of steps this leaves the learning rate's course as
+   * it is, so a run that was paused ends where a straight one does; only the validation of the pause is one more.
+   *
+   * @param reached asked on the training thread before each step
+   * @return this
+   */
+  public Trainer<B> pauseWhen(Predicate<TrainingState> reached) {
+    pause = reached;
+    return this;
+  }
+
   /** Goes by another clock than the machine's, in nanoseconds. */
   Trainer<B> clock(LongSupplier other) {
     nanos = other;
@@ -251,7 +267,7 @@ public final class Trainer<B> implements AutoCloseable {
     try {
       tell(listener -> listener.started(new RunStart(config, precision, state, totalSteps)));
       Result result = loop();
-      if (stopping != null && result.ending() != Ending.STOPPED) {
+      if (stopping != null && result.ending() != Ending.STOPPED && result.ending() != Ending.PAUSED) {
         stopping.restore();
       }
       tell(listener -> listener.ended(result));
@@ -294,6 +310,10 @@ public final class Trainer<B> implements AutoCloseable {
         }
         if (stopping != null && stopping.exhausted()) {
           ending = Ending.EARLY_STOPPED;
+          break;
+        }
+        if (pause.test(state)) {
+          ending = Ending.PAUSED;
           break;
         }
         step(source, clock, meter);
@@ -393,6 +413,7 @@ public final class Trainer<B> implements AutoCloseable {
     Map<String, Double> values = null;
     GradientAccumulator accumulator = new GradientAccumulator(config.accumulation());
     try (PointerScope scope = new PointerScope()) {
+      task.begin(state.step());
       task.parameters().dropGradients();
       Losses losses = null;
       for (int i = 0; i < config.accumulation(); i++) {

@@ -11,6 +11,13 @@ public interface TrainingTask<B> {
   ParameterSet parameters();
 
   /**
+   * Tells of an optimiser step before its batches, for what changes with the steps. Does nothing unless overridden.
+   *
+   * @param step optimiser steps done before it, those of earlier sittings of a resumed run included
+   */
+  default void begin(long step) {}
+
+  /**
    * The loss of one batch with the model in training mode.
    *
    * @param batch the batch

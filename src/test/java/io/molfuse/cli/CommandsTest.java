@@ -177,7 +177,7 @@ class CommandsTest {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"train", "generate", "selfies", "info"})
+  @ValueSource(strings = {"prepare", "train", "search", "generate", "evaluate", "selfies", "info"})
   void everyCommandHasHelp(String command) {
     Program program = Program.run(command, "--help");
     assertThat(program.code()).isZero();
@@ -187,7 +187,8 @@ class CommandsTest {
 
   @Test
   void theProgramItselfHasHelpAndAVersion() {
-    assertThat(Program.run("--help").out()).contains("train", "generate", "selfies", "info", "Exit codes");
+    assertThat(Program.run("--help").out())
+        .contains("prepare", "train", "search", "generate", "evaluate", "selfies", "info", "Exit codes");
     assertThat(Program.run("--version").out()).startsWith("molfuse ");
     Program none = Program.run();
     assertThat(none.code()).isEqualTo(2);

@@ -13,6 +13,7 @@ import java.util.Deque;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.TreeSet;
+import java.util.stream.Collectors;
 import org.junit.jupiter.api.Test;
 
 /** docs/configuration.md is what the records and the presets say. With -Dmolfuse.writeDocs=true the test writes the page first. */
@@ -48,13 +49,16 @@ class ConfigurationPageTest {
 
   private static String text(Setting root, String path) {
     Setting setting = root.at(path);
+    if (setting instanceof Setting.Items items) {
+      return items.values().stream().map(value -> ((Setting.Scalar) value).text()).collect(Collectors.joining(", ", "[", "]"));
+    }
     assertThat(setting).as("the default of %s", path).isInstanceOf(Setting.Scalar.class);
     String text = ((Setting.Scalar) setting).text();
     return text == null ? "" : text;
   }
 
   private static String type(Type type) {
-    return ((Class<?>) type).isEnum() ? "name" : SettingBinder.expected(type).replaceFirst("^an? ", "");
+    return type instanceof Class<?> plain && plain.isEnum() ? "name" : SettingBinder.expected(type).replaceFirst("^an? ", "");
   }
 
   private static String page() throws IOException {

@@ -96,4 +96,28 @@ class DocumentedExamplesTest {
     assertThat(Double.parseDouble(scale.substring("scale ".length()))).isBetween(1.0, 65536.0);
     assertThat(output("FlatMemory").strip()).isEqualTo("native objects left by 1000 steps: 0");
   }
+
+  @Test
+  void thoseAboutMoleculesRun() throws Exception {
+    assertThat(compiled(Path.of("docs/molecules.md"))).containsExactly("Train", "Generate", "Evaluate", "Interpolate");
+    Path run = folder.resolve("run");
+    String before = System.getProperty("run");
+    System.setProperty("run", run.toString());
+    try {
+      assertThat(output("Train")).startsWith("checkpoint step-00000060");
+      assertThat(output("Generate").lines()).hasSize(6).last().isEqualTo("5 by beam search");
+      assertThat(output("Evaluate"))
+          .containsPattern("exact match \\d\\.\\d+, token accuracy 0\\.[0-9]*[1-9]")
+          .containsPattern("\\d+ of 32 units active, KL \\d")
+          .containsPattern("validity (1\\.0|0\\.[89])\\d+, uniqueness 0?1?\\.\\d+, novelty");
+      assertThat(output("Interpolate").lines()).hasSize(6);
+      assertThat(run.resolve("way.svg")).isNotEmptyFile();
+    } finally {
+      if (before == null) {
+        System.clearProperty("run");
+      } else {
+        System.setProperty("run", before);
+      }
+    }
+  }
 }
