@@ -73,7 +73,7 @@ public final class Main {
           row.get("disagreement"), row.get("absent"));
     }
     if (output != null && !check) {
-      Map<String, Object> report = report(settings, backend);
+      Map<String, Object> report = report(settings, backend, only);
       report.put("benchmarks", rows);
       new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT).writeValue(output.toFile(), report);
     }
@@ -81,7 +81,7 @@ public final class Main {
     System.exit(check && failed ? 1 : 0);
   }
 
-  private static Map<String, Object> report(Settings settings, String backend) throws IOException {
+  private static Map<String, Object> report(Settings settings, String backend, String only) throws IOException {
     Capabilities capabilities = Molfuse.capabilities();
     Map<String, Object> versions = new LinkedHashMap<>();
     versions.put("molfuse", capabilities.version());
@@ -94,6 +94,7 @@ public final class Main {
     report.put("command", System.getProperty("molfuse.command", "unknown"));
     report.put("commit", System.getProperty("molfuse.commit", "unknown"));
     report.put("quick", settings.quick());
+    report.put("only", only);
     report.put("device", settings.cuda() ? Molfuse.cudaDevice(0).name() : "cpu");
     report.put("backend", settings.cuda() ? backend : capabilities.cpuVectorLevel());
     report.put("cpu", cpuName());
