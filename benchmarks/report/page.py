@@ -195,7 +195,7 @@ def fill(found, images, raw):
     """images and raw: paths from the page to the charts and to the results."""
     made = draw(found) if found else {}
     parts = {"summary": summary(found) + f"\nRaw samples: [{pathlib.Path(raw).name}]({raw}).\n" if found else "No run has been committed yet: there are no figures.\n",
-             "rule": comparison.__doc__.split("The rule: ", 1)[1].strip().replace("\n", " ")}
+             "rule": comparison.__doc__.split("The rule: ", 1)[1].strip()}
     for suite in (*OPERATORS, "step", "call", "tokeniser", "loader", "memory", "threads", "batch"):
         kind = {"threads": threads_table, "batch": batch_table}.get(suite, operator_table if suite in OPERATORS else way_table)
         parts["table " + suite] = kind(found.suite(suite)) if found else ""

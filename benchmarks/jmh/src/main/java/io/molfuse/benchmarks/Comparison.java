@@ -9,7 +9,7 @@ import java.util.Map;
 /**
  * What one benchmark runs: the ways, interleaved, of doing one thing. Tensors belong to the scope that is open while it is made.
  */
-final class Comparison implements AutoCloseable {
+final class Comparison {
   /** Something to let go of at the end. */
   interface Closing {
     void close() throws Exception;
@@ -77,8 +77,8 @@ final class Comparison implements AutoCloseable {
     return memory;
   }
 
-  @Override
-  public void close() throws Exception {
+  /** Lets go of everything. */
+  void close() throws Exception {
     for (Closing closing : closings) {
       closing.close();
     }

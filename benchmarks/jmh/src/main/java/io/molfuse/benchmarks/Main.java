@@ -87,8 +87,8 @@ public final class Main {
     versions.put("molfuse", capabilities.version());
     versions.put("libtorch", capabilities.libtorch());
     versions.put("java", System.getProperty("java.vm.name") + " " + System.getProperty("java.vm.version"));
-    versions.put("jmh", org.openjdk.jmh.runner.Runner.class.getPackage().getImplementationVersion());
-    versions.put("system", System.getProperty("os.name") + " " + System.getProperty("os.version"));
+    versions.put("jmh", org.openjdk.jmh.util.Version.getPlainVersion());
+    versions.put("system", System.getProperty("os.name") + " " + System.getProperty("os.arch"));
     Map<String, Object> report = new LinkedHashMap<>();
     report.put("format", FORMAT);
     report.put("command", System.getProperty("molfuse.command", "unknown"));

@@ -5,6 +5,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
@@ -45,22 +46,33 @@ final class Measurement {
     row.put("parameters", benchmark.parameters());
     PointerScope[] scope = new PointerScope[1];
     List<Map<String, Object>> results = new ArrayList<>();
+    List<Way> chosen = new ArrayList<>();
+    double[] round = new double[1];
     Comparison comparison =
         onAThreadOfItsOwn(
             () -> {
               scope[0] = new PointerScope();
               Comparison made = benchmark.make().make();
               for (Way way : made.ways()) {
-                Map<String, Object> result = new LinkedHashMap<>();
-                result.put("name", way.name());
-                result.put("role", way.role().name().toLowerCase(java.util.Locale.ROOT));
-                result.put("units", way.units());
                 way.prepare().run();
                 way.call().run();
+                long start = System.nanoTime();
+                way.call().run();
+                double seconds = (System.nanoTime() - start) * 1e-9;
+                if (timed && way.role() == Way.Role.PEER && seconds > settings.longestCallSeconds()) {
+                  made.absent(way.name(), String.format(Locale.ROOT, "one call takes %.1f s", seconds));
+                  continue;
+                }
+                Map<String, Object> result = new LinkedHashMap<>();
+                result.put("name", way.name());
+                result.put("role", way.role().name().toLowerCase(Locale.ROOT));
+                result.put("units", way.units());
                 if (timed && made.memory()) {
                   result.put("extra_mib", ResidentMemory.peakOf(way.call()));
                 }
+                chosen.add(way);
                 results.add(result);
+                round[0] += Math.max(seconds, settings.iterationMillis() * 1e-3);
               }
               return made;
             });
@@ -70,7 +82,7 @@ final class Measurement {
       row.put("absent", comparison.absent());
       row.put("ways", results);
       if (timed) {
-        time(comparison, settings, results);
+        time(chosen, settings, settings.rounds(round[0]), results);
       }
     } finally {
       ways = List.of();
@@ -84,19 +96,18 @@ final class Measurement {
     return row;
   }
 
-  private static void time(Comparison comparison, Settings settings, List<Map<String, Object>> results) throws RunnerException {
-    ways = comparison.ways();
+  private static void time(List<Way> chosen, Settings settings, int rounds, List<Map<String, Object>> results) throws RunnerException {
+    ways = chosen;
     iteration = 0;
     int count = ways.size();
     boolean counting = !settings.quick() && PerfCounters.usable();
-    int rounds = settings.rounds();
     TimeValue time = TimeValue.milliseconds(settings.iterationMillis());
     ChainedOptionsBuilder options =
         new OptionsBuilder()
             .include(Interleaved.class.getName())
             .verbosity(VerboseMode.SILENT)
             .addProfiler(GCProfiler.class)
-            .warmupIterations(settings.warmupRounds() * count)
+            .warmupIterations(settings.warmupRounds(rounds) * count)
             .warmupTime(time)
             // Counting disturbs: one more round, whose times are not used.
             .measurementIterations((rounds + (counting ? 1 : 0)) * count)

@@ -52,7 +52,8 @@ final class OperatorSuites {
     for (int[] size : sizes) {
       for (Form form : Form.values()) {
         for (Dtype dtype : Dtype.values()) {
-          if (dtype == Dtype.BF16 && form == Form.CAUSAL) {
+          // Of the forms that differ little, bf16 has one size: libtorch takes seconds for some.
+          if (dtype == Dtype.BF16 && (form == Form.CAUSAL || form == Form.RELATIVE && size[2] != 128)) {
             continue;
           }
           boolean quick = dtype == Dtype.F32 && (size[2] <= 128 || form == Form.PLAIN) || size[2] == 128 && form == Form.PLAIN;

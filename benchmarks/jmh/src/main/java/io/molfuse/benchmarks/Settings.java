@@ -35,15 +35,25 @@ record Settings(boolean quick, boolean cuda, String backend, int threads) {
     }
   }
 
-  int rounds() {
+  long iterationMillis() {
+    return quick ? 60 : 150;
+  }
+
+  int mostRounds() {
     return quick ? 3 : 9;
   }
 
-  int warmupRounds() {
-    return quick ? 1 : 2;
+  /** As many as the time for a benchmark allows, but three; slow ways are few calls a round, which vary less. */
+  int rounds(double secondsOfARound) {
+    return Math.max(3, Math.min(mostRounds(), (int) ((quick ? 3 : 20) / secondsOfARound) - 1));
   }
 
-  long iterationMillis() {
-    return quick ? 60 : 200;
+  int warmupRounds(int rounds) {
+    return rounds < 9 ? 1 : 2;
+  }
+
+  /** A peer whose single call takes longer is not timed. */
+  double longestCallSeconds() {
+    return quick ? 1 : 3;
   }
 }

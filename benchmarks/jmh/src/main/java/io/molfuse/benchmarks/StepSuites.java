@@ -110,7 +110,7 @@ final class StepSuites {
     VaeBatch batch = VaeBatch.of(Molecules.batches(1).get(0), settings.device());
     EagerVae.Batch eagerBatch = EagerVae.Batch.of(batch, config, make);
     comparison.cost(cost(config, batch, model.parameters().count()));
-    double disagreement = disagreement(comparison, batch, eagerBatch);
+    double disagreement = disagreement(batch, eagerBatch);
     comparison.disagreement("eager", disagreement);
 
     AdamW fused = new AdamW(model.parameters(), Map.of(), DECAY);
@@ -144,18 +144,18 @@ final class StepSuites {
         }));
   }
 
-  /** Of the gradients of both, without dropout and with the same sample. */
-  private double disagreement(Comparison comparison, VaeBatch batch, EagerVae.Batch eagerBatch) {
+  /** Of the gradients of both, without dropout and with the same sample; beta is 1, for the Kullback-Leibler term to count. */
+  private double disagreement(VaeBatch batch, EagerVae.Batch eagerBatch) {
     long seed = 5;
     try (PointerScope scope = new PointerScope();
         MolecularVae model = model(new Comparison(), preset(0))) {
       EagerVae eager =
           new EagerVae(model.config(), model.parameters().tensors(), (mean, logVar) -> Reparameterize.apply(mean, logVar, seed, 1000));
-      model.loss(batch, BETA, seed).total().backward();
+      model.loss(batch, 1, seed).total().backward();
       List<Tensor> ours = new ArrayList<>();
       model.parameters().parameters().forEach(each -> ours.add(each.tensor().grad().clone()));
       model.parameters().dropGradients();
-      eager.loss(eagerBatch, BETA).backward();
+      eager.loss(eagerBatch, 1).backward();
       // Of all parameters: some have gradients that are nothing but rounding errors, as the bias of keys.
       double largest = 0;
       double difference = 0;
