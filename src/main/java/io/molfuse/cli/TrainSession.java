@@ -200,7 +200,6 @@ final class TrainSession {
   }
 
   private TrainingTask<StagedBatch> task() {
-    Molfuse.setFused(configuration.training().fused());
     model.checkpointing(configuration.training().checkpointing());
     return new VaeTask(model, configuration.training().klTerm()).staged();
   }
@@ -268,6 +267,7 @@ final class TrainSession {
   /** Trains so that Ctrl-C ends the current step and saves, and that what fails is reported, too. */
   private Trainer.Result train(Trainer<StagedBatch> trainer, Device device, RunReport report) {
     Runnable before = Shutdown.stopBy(trainer::requestStop);
+    Molfuse.setFused(configuration.training().fused());
     try (JsonLinesListener history = JsonLinesListener.append(run.directory().resolve(RunHistory.FILE))) {
       return trainer.listener(history.readings(() -> memory(device))).run();
     } catch (IOException e) {
@@ -276,6 +276,7 @@ final class TrainSession {
       write(report);
       throw e;
     } finally {
+      Molfuse.setFused(true);
       Shutdown.stopBy(before);
     }
   }
