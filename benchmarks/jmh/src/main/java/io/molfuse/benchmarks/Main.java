@@ -47,7 +47,7 @@ public final class Main {
       }
     }
     Molfuse.load();
-    Settings settings = new Settings(quick, cuda, backend, torch.get_num_threads());
+    Settings settings = new Settings(quick, cuda, backend, torch.get_num_threads(), true);
     settings.apply();
     List<Benchmark> chosen = new ArrayList<>();
     for (Benchmark benchmark : Suites.all(settings)) {

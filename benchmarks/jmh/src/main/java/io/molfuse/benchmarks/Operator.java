@@ -75,7 +75,7 @@ final class Operator {
     comparison.add(Way.ours(() -> run(ours, pass)));
     forms.forEach(
         (name, form) -> {
-          if (form == ours) {
+          if (form == ours || !settings.peers()) {
             return;
           }
           double disagreement = comparable ? disagreement(ours, form) : 0;

@@ -36,13 +36,14 @@ final class ScalingSuites {
       cases.put("encoder_epilogue B64 nodes 25 C2048", () -> operators.encoderEpilogue(64, 25, 2048, Dtype.F32, Pass.BOTH));
       cases.forEach((name, make) -> all.add(Benchmark.of("threads", name, () -> threads(make.make())).quick(name.startsWith("attention B64"))));
     }
+    OperatorSuites alone = new OperatorSuites(settings.withoutPeers());
     Map<String, IntFunction<Comparison>> growing = new LinkedHashMap<>();
-    growing.put("attention H8 N128 D32", b -> operators.attention(b, 8, 128, 32, Form.PLAIN, Dtype.F32, Pass.BOTH));
-    growing.put("attention learned bias H8 N128 D32", b -> operators.attention(b, 8, 128, 32, Form.BIAS, Dtype.F32, Pass.BOTH));
-    growing.put("graph_attention, 25 nodes and 55 edges a graph, H8 C256", b -> operators.graphAttention(25 * b, 55 * b, 8, 256, Dtype.F32, Pass.BOTH));
-    growing.put("vae_loss T127 K300", b -> operators.vaeLoss(b, 127, 300, Dtype.F32, Pass.BOTH));
-    growing.put("linear_vae_loss T127 C256 K300", b -> operators.linearVaeLoss(b, 127, 256, 300, Dtype.F32, Pass.BOTH));
-    growing.put("latent_concat L4 nodes 25 C2048", b -> operators.latentConcat(4, b, 25, 2048, Dtype.F32, Pass.BOTH));
+    growing.put("attention H8 N128 D32", b -> alone.attention(b, 8, 128, 32, Form.PLAIN, Dtype.F32, Pass.BOTH));
+    growing.put("attention learned bias H8 N128 D32", b -> alone.attention(b, 8, 128, 32, Form.BIAS, Dtype.F32, Pass.BOTH));
+    growing.put("graph_attention, 25 nodes and 55 edges a graph, H8 C256", b -> alone.graphAttention(25 * b, 55 * b, 8, 256, Dtype.F32, Pass.BOTH));
+    growing.put("vae_loss T127 K300", b -> alone.vaeLoss(b, 127, 300, Dtype.F32, Pass.BOTH));
+    growing.put("linear_vae_loss T127 C256 K300", b -> alone.linearVaeLoss(b, 127, 256, 300, Dtype.F32, Pass.BOTH));
+    growing.put("latent_concat L4 nodes 25 C2048", b -> alone.latentConcat(4, b, 25, 2048, Dtype.F32, Pass.BOTH));
     growing.forEach((name, make) -> all.add(Benchmark.of("batch", name, () -> batches(make)).quick(name.startsWith("attention H8"))));
     return all;
   }

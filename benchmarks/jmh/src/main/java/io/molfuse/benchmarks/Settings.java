@@ -12,8 +12,13 @@ import org.bytedeco.pytorch.global.torch;
  * @param cuda whether tensors are on the first CUDA device instead of the CPU
  * @param backend of attention on a CUDA device, or the CPU's vector level; "auto" to choose
  * @param threads of an operator
+ * @param peers whether operators have peers
  */
-record Settings(boolean quick, boolean cuda, String backend, int threads) {
+record Settings(boolean quick, boolean cuda, String backend, int threads, boolean peers) {
+  Settings withoutPeers() {
+    return new Settings(quick, cuda, backend, threads, false);
+  }
+
   /** Loads the libraries and sets the backend. */
   void apply() {
     Molfuse.load();
