@@ -114,6 +114,11 @@ def counter_table(benchmarks):
     names = sorted({name for benchmark in benchmarks for way in benchmark.ways for name in way.counters})
     rows = []
     for benchmark in benchmarks:
+        # The rest is in the results: a table of all would be longer than the page.
+        if benchmark.suite in OPERATORS and (benchmark.parameters["pass"], benchmark.parameters["dtype"]) != ("forward+backward", "f32"):
+            continue
+        if benchmark.suite in ("threads", "batch"):
+            continue
         for way in benchmark.ways:
             if way.counters:
                 rows.append([benchmark.label, way.name, *(number(way.counters.get(name), "{:.3g}") for name in names)])

@@ -39,7 +39,7 @@ public final class PerfCounters implements InternalProfiler {
         try {
           Process trial = new ProcessBuilder("perf", "stat", "-x,", "-e", event, "-p", pid(), "sleep", "0.01").redirectErrorStream(true).start();
           String said = new String(trial.getInputStream().readAllBytes());
-          if (trial.waitFor() == 0 && !said.contains("<not")) {
+          if (trial.waitFor() == 0 && !said.contains("<not supported>")) {
             counted.add(event);
           }
         } catch (IOException e) {
