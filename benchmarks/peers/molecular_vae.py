@@ -101,7 +101,7 @@ class LatentHead(nn.Module):
 
     def forward(self, pooled):
         mean, log_var = self.mean(pooled).float(), self.log_var(pooled).float().clamp(-20, 10)
-        latent = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
+        latent = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean) if self.training else mean
         return mean, log_var, self.memory(self.dropout(latent)).view(-1, self.slots, self.hidden)
 
 
