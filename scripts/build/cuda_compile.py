@@ -28,11 +28,16 @@ def dependencies(nvcc, source, flags):
     return [bootstrap.ROOT / word for word in words]
 
 
+def stable_names(source, temporary):
+    """Flags that keep the number of the process and the name of the current folder out of the names that the compiler makes up."""
+    return [f"--frandom-seed={source}", "--keep", "--keep-dir", temporary]
+
+
 def key_of(nvcc, source, flags, files):
     root = str(bootstrap.ROOT)
     version = subprocess.run([nvcc, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
     digest = hashlib.sha256()
-    for word in [version, *flags, str(source)]:
+    for word in [version, *flags, *stable_names(source, "."), str(source)]:
         digest.update(word.replace(root, ".").encode() + b"\0")
     # The toolkit's and the system's headers are known by their compiler's version; reading them all would take longer than it saves.
     own = sorted({path.resolve() for path in files if bootstrap.ROOT in path.resolve().parents})
@@ -60,8 +65,8 @@ def main():
     if not kept.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             made = pathlib.Path(temporary) / "object.o"
-            status = subprocess.run([options.nvcc, "-c", *flags, "-o", str(made), options.source], cwd=bootstrap.ROOT,
-                                    stdin=subprocess.DEVNULL).returncode
+            status = subprocess.run([options.nvcc, "-c", *flags, *stable_names(options.source, temporary), "-o", str(made), options.source],
+                                    cwd=bootstrap.ROOT, stdin=subprocess.DEVNULL).returncode
             if status != 0:
                 return status
             made.rename(kept)
