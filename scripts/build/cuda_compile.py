@@ -29,8 +29,9 @@ def dependencies(nvcc, source, flags):
 
 
 def stable_names(source, temporary):
-    """Flags that keep the number of the process and the name of the current folder out of the names that the compiler makes up."""
-    return [f"--frandom-seed={source}", "--keep", "--keep-dir", temporary]
+    """Flags that keep the process's number and the clone's folder out of the object: out of the names of intermediate files, which the
+    symbol table lists, and out of the hash that stands for a source's anonymous namespace."""
+    return ["-Xcudafe", f"--orig_src_path_name={source}", "--keep", "--keep-dir", temporary]
 
 
 def key_of(nvcc, source, flags, files):
