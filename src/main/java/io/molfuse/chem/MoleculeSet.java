@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.chem;
 
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
@@ -21,13 +20,15 @@ public final class MoleculeSet {
   private final Map<Long, Integer> fragments;
   private final Map<Long, Integer> scaffolds;
   private final double[][] values;
+  private final int[] places;
   private final int passing;
   private final int given;
 
   private record Part(
       String canonical, long[] fingerprint, long[] fragments, long scaffold, double[] values, boolean passes) {}
 
-  private MoleculeSet(List<Part> parts, int given) {
+  private MoleculeSet(List<Part> parts, int[] places, int given) {
+    this.places = places;
     this.given = given;
     canonical = parts.stream().map(Part::canonical).toList();
     fingerprints = new long[parts.size() * MorganFingerprint.WORDS];
@@ -78,13 +79,8 @@ public final class MoleculeSet {
   public static MoleculeSet of(List<String> smiles, int threads) {
     Part[] parts = new Part[smiles.size()];
     forEach(threads, parts.length, i -> parts[i] = part(smiles.get(i)));
-    List<Part> found = new ArrayList<>();
-    for (Part part : parts) {
-      if (part != null) {
-        found.add(part);
-      }
-    }
-    return new MoleculeSet(found, parts.length);
+    int[] places = IntStream.range(0, parts.length).filter(i -> parts[i] != null).toArray();
+    return new MoleculeSet(Arrays.stream(places).mapToObj(i -> parts[i]).toList(), places, parts.length);
   }
 
   private static Part part(String smiles) {
@@ -129,6 +125,16 @@ public final class MoleculeSet {
   /** @return the molecules' canonical SMILES in the order given */
   public List<String> canonical() {
     return canonical;
+  }
+
+  /**
+   * Which of the given strings a molecule is.
+   *
+   * @param molecule 0 to size-1
+   * @return 0 to given-1
+   */
+  public int place(int molecule) {
+    return places[molecule];
   }
 
   /**
