@@ -9,7 +9,6 @@
     --maven-repository  local repository that all but molfuse is taken from
 """
 import argparse
-import os
 import pathlib
 import re
 import shutil
@@ -45,19 +44,10 @@ class Maven:
         self.command = ["mvn", "-B", "-q", f"-Dmaven.repo.local={repository.absolute()}", f"-Dmolfuse.version={version}"]
         if options.offline == "true":
             self.command.append("-o")
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("MAVEN_")}
 
     def run(self, folder, *words):
-        # In a process of its own and with no terminal; its JVM takes nothing from the build that runs this.
-        return subprocess.run([str(word) for word in [*self.command, *words]], cwd=folder, env=self.environment, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def forget_unpacked(platform, version):
-    """Removes what JavaCPP unpacked of an earlier build's jar, so that it cannot be what runs."""
-    cache = pathlib.Path("~/.javacpp/cache").expanduser()
-    for folder in cache.glob(f"molfuse-{version}-{platform}.jar"):
-        shutil.rmtree(folder, ignore_errors=True)
+        return subprocess.run([*self.command, *words], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True)
 
 
 def check_run(maven, folder):
@@ -91,7 +81,7 @@ def check_gpu(maven, folder, offline):
     wanted = {f"org.bytedeco:pytorch:jar:{platform}-gpu:{versions['pytorch.version']}:runtime",
               f"org.bytedeco:cuda:jar:{platform}:{versions['cuda.version']}:runtime"}
     if not wanted <= found or any(f":{platform}:" in name and ":pytorch:" in name for name in found):
-        raise bootstrap.Failure(f"the GPU variant resolves to\n  " + "\n  ".join(sorted(found)))
+        raise bootstrap.Failure("the GPU variant resolves to\n  " + "\n  ".join(sorted(found)))
     print("molfuse: with molfuse-platform-gpu, Maven chooses the CUDA build of libtorch (POMs only; no library was fetched)")
     if offline:
         print("molfuse: that its jars can be had was not asked: Maven is offline")
@@ -121,7 +111,6 @@ def main():
             raise bootstrap.Failure(f"{EXAMPLE / 'pom.xml'} is not for version {version}")
         options.work.mkdir(parents=True, exist_ok=True)
         maven = Maven(options, version)
-        forget_unpacked(bootstrap.pom_properties()["molfuse.platform"], version)
         with tempfile.TemporaryDirectory(prefix="molfuse-consumer-") as temporary:
             folder = pathlib.Path(temporary) / "maven-consumer"
             shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("target"))
