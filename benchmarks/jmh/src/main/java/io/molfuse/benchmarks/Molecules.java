@@ -34,6 +34,10 @@ final class Molecules {
     return smiles;
   }
 
+  static GraphBatch batch(int molecules) {
+    return new MoleculeBatches(dataset(), dataset().entries(), molecules, true, 1).batch(0);
+  }
+
   static List<GraphBatch> batches(int count) {
     MoleculeBatches source = new MoleculeBatches(dataset(), dataset().entries(), BATCH, true, 1);
     List<GraphBatch> batches = new ArrayList<>();

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.benchmarks;
 
-import io.molfuse.benchmarks.Inputs.Dtype;
 import io.molfuse.chem.GraphBatch;
+import io.molfuse.chem.Selfies;
+import io.molfuse.chem.Vocabulary;
+import io.molfuse.models.GenerationOptions;
+import io.molfuse.models.Generator;
 import io.molfuse.models.ModelConfig;
 import io.molfuse.models.MolecularVae;
 import io.molfuse.models.VaeBatch;
 import io.molfuse.models.VaeTask;
+import io.molfuse.ops.Molfuse;
 import io.molfuse.ops.Reparameterize;
 import io.molfuse.train.AdamW;
 import io.molfuse.train.BatchSource;
@@ -19,6 +23,7 @@ import io.molfuse.train.TrainingConfig;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.IntStream;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.AdamWOptions;
 import org.bytedeco.pytorch.AutoGradMode;
@@ -49,6 +54,9 @@ final class StepSuites {
 
   private static final int LOOP_STEPS = 10;
 
+  /** Molecules of a batch of the largest model, whose step then takes about a second on two cores. */
+  private static final int FEW = 4;
+
   private final Settings settings;
 
   StepSuites(Settings settings) {
@@ -57,7 +65,14 @@ final class StepSuites {
 
   List<Benchmark> all() {
     List<Benchmark> all = new ArrayList<>();
-    all.add(Benchmark.of("step", "training step, preset small, batch " + Molecules.BATCH, this::trainingStep).with("dtype", "f32"));
+    all.add(
+        Benchmark.of("step", "training step, preset small, batch " + Molecules.BATCH, () -> trainingStep(preset(0.1), Molecules.BATCH, false))
+            .with("dtype", "f32"));
+    all.add(
+        Benchmark.of("step", "training step, preset large, batch " + FEW, () -> trainingStep(tenLayers(256, 8), FEW, true))
+            .with("dtype", "f32")
+            .quick(false));
+    all.add(Benchmark.of("step", "a token of " + Molecules.BATCH + " generated molecules, preset small", this::decoding).with("dtype", "f32"));
     all.add(Benchmark.of("step", "clip and AdamW, preset small", () -> optimizer(preset(0.1))).with("dtype", "f32"));
     all.add(Benchmark.of("step", "clip and AdamW, ten layers of width 2048", () -> optimizer(tenLayers(256, 8))).with("dtype", "f32").quick(false));
     all.add(Benchmark.of("step", "step of a model of width 128 in Trainer and in a hand-written loop", this::loops).with("dtype", "f32"));
@@ -102,15 +117,12 @@ final class StepSuites {
   }
 
   /** Loss, gradients, clipping and AdamW on a batch that is in memory: fused operators and optimizer, and libtorch's own. */
-  private Comparison trainingStep() {
+  private Comparison trainingStep(ModelConfig config, int molecules, boolean checkpointing) {
     Comparison comparison = new Comparison();
-    ModelConfig config = preset(0.1);
-    MolecularVae model = model(comparison, config);
-    Inputs make = new Inputs(settings, Dtype.F32);
-    VaeBatch batch = VaeBatch.of(Molecules.batches(1).get(0), settings.device());
-    EagerVae.Batch eagerBatch = EagerVae.Batch.of(batch, config, make);
+    MolecularVae model = model(comparison, config).checkpointing(checkpointing);
+    VaeBatch batch = VaeBatch.of(Molecules.batch(molecules), settings.device());
     comparison.cost(cost(config, batch, model.parameters().count()));
-    double disagreement = disagreement(batch, eagerBatch);
+    double disagreement = disagreement(model, batch);
     comparison.disagreement("eager", disagreement);
 
     AdamW fused = new AdamW(model.parameters(), Map.of(), DECAY);
@@ -130,35 +142,37 @@ final class StepSuites {
     }
     TensorVector tensors = tensors(model);
     org.bytedeco.pytorch.AdamW optimizer = libtorchAdamW(tensors);
-    EagerVae eager = new EagerVae(config, model.parameters().tensors(), Eager::reparameterize);
     return comparison
         .measuringMemory()
-        .add(Way.peer("eager", () -> {
+        .add(Way.peer("eager", () -> unfused(() -> {
           try (PointerScope step = new PointerScope()) {
             optimizer.zero_grad();
-            eager.loss(eagerBatch, BETA).backward();
+            model.loss(batch, BETA, seed[0]++).total().backward();
             torch.clip_grad_norm_(tensors, 1);
             optimizer.step();
             settings.synchronize();
           }
-        }));
+        })));
   }
 
-  /**
-   * Of the gradients of both, without dropout and with the same sample; beta is 1, for the Kullback-Leibler term to count. A few parts in
-   * ten thousand remain in the encoder, whose ReLUs pass or stop an input that rounding errors bring to either side of 0.
-   */
-  private double disagreement(VaeBatch batch, EagerVae.Batch eagerBatch) {
-    long seed = 5;
-    try (PointerScope scope = new PointerScope();
-        MolecularVae model = model(new Comparison(), preset(0))) {
-      EagerVae eager =
-          new EagerVae(model.config(), model.parameters().tensors(), (mean, logVar) -> Reparameterize.apply(mean, logVar, seed, 1000));
-      model.loss(batch, 1, seed).total().backward();
+  private static void unfused(Runnable work) {
+    Molfuse.setFused(false);
+    try {
+      work.run();
+    } finally {
+      Molfuse.setFused(true);
+    }
+  }
+
+  /** Of the gradients of both, without dropout and noise, which they draw otherwise; beta is 1, for the Kullback-Leibler term to count. */
+  private static double disagreement(MolecularVae model, VaeBatch batch) {
+    try (PointerScope scope = new PointerScope()) {
+      model.parameters().dropGradients();
+      model.evaluate(batch, 1).total().backward();
       List<Tensor> ours = new ArrayList<>();
       model.parameters().parameters().forEach(each -> ours.add(each.tensor().grad().clone()));
       model.parameters().dropGradients();
-      eager.loss(eagerBatch, 1).backward();
+      unfused(() -> model.evaluate(batch, 1).total().backward());
       // Of all parameters: some have gradients that are nothing but rounding errors, as the bias of keys.
       double largest = 0;
       double difference = 0;
@@ -167,8 +181,27 @@ final class StepSuites {
         largest = Math.max(largest, theirs.abs().max().item_double());
         difference = Math.max(difference, ours.get(n).sub(theirs).abs().max().item_double());
       }
+      model.parameters().dropGradients();
       return difference / largest;
     }
+  }
+
+  /** Sampling from the prior with a model that is not trained, whose sequences end late. */
+  private Comparison decoding() {
+    Comparison comparison = new Comparison();
+    MolecularVae model = model(comparison, preset(0.1));
+    Vocabulary vocabulary = Molecules.dataset().vocabulary();
+    Generator cached = new Generator(model, vocabulary);
+    Generator whole = new Generator(model, vocabulary).cached(false);
+    GenerationOptions options = GenerationOptions.seeded(1);
+    List<String> ours = cached.sample(Molecules.BATCH, options);
+    double tokens = ours.stream().mapToDouble(text -> Selfies.length(text) + 1).sum();
+    // A rounding error may choose another token, after which nothing is the same.
+    List<String> theirs = whole.sample(Molecules.BATCH, options);
+    comparison.disagreement("no cache", IntStream.range(0, ours.size()).filter(n -> !ours.get(n).equals(theirs.get(n))).count() / (double) ours.size());
+    return comparison
+        .add(Way.ours("with cache", () -> cached.sample(Molecules.BATCH, options)).units(tokens))
+        .add(Way.peer("no cache", () -> whole.sample(Molecules.BATCH, options)).units(tokens));
   }
 
   private static Cost cost(ModelConfig config, VaeBatch batch, double parameters) {
