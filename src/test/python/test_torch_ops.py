@@ -5,6 +5,7 @@ Every operator that the library registers must have a case: one without fails te
 
     MOLFUSE_TORCH_LIBRARY=.../libmolfuse_torch.so python3 src/test/python/test_torch_ops.py
 """
+import functools
 import os
 import pathlib
 import sys
@@ -211,24 +212,35 @@ CASES = [
 def results_and_gradients(call, case, inputs):
     """What a call gives, what it leaves in tensors that it writes, and the gradients of a weighted sum."""
     args, kwargs = inputs = detached(inputs)
+    leaves = leaves_of(inputs)  # before the call: a tensor that is written in place gets a history
     results = call(*args, **kwargs)
     outputs = [x for x in tree_flatten(results)[0] if isinstance(x, torch.Tensor)]
     written = [x for x in tree_flatten(inputs)[0] if isinstance(x, torch.Tensor)] if case.inplace else []
     gradients = []
     if case.differentiable:
-        roots, leaves = differentiable_of(results), leaves_of(inputs)
+        roots = differentiable_of(results)
         weights = [torch.linspace(0.5, 1.5, x.numel(), dtype=torch.float64).reshape(x.shape).to(x.dtype) for x in roots]
         gradients = torch.autograd.grad(roots, leaves, weights, allow_unused=True)
     return [x if x is None else x.detach() for x in (*outputs, *written, *gradients)]
 
 
-class TorchOps(unittest.TestCase):
-    def each(self, cases=CASES):
-        for case in cases:
-            with self.subTest(case.name):
-                torch.compiler.reset()
-                yield case
+def for_each(cases):
+    """A test of one case becomes one of all, each a subtest."""
+    def decorate(test):
+        @functools.wraps(test)
+        def run(self):
+            for case in cases:
+                with self.subTest(case.name):
+                    torch.compiler.reset()
+                    test(self, case)
+        return run
+    return decorate
 
+
+DIFFERENTIABLE = [case for case in CASES if case.differentiable]
+
+
+class TorchOps(unittest.TestCase):
     def same(self, got, expected):
         self.assertEqual(len(got), len(expected))
         for a, b in zip(got, expected):
@@ -242,33 +254,33 @@ class TorchOps(unittest.TestCase):
         # _vae_loss_scale_ is called on devices only.
         self.assertEqual({name for name in registered if name[0] == "_"} - {"_vae_loss_scale_"}, set(self.parts()))
 
-    def test_gradients_are_those_of_finite_differences(self):
-        for case in self.each([case for case in CASES if case.differentiable]):
-            args, kwargs = case.inputs()
-            flat, spec = tree_flatten(args)
-            places = [n for n, x in enumerate(flat) if isinstance(x, torch.Tensor) and x.requires_grad]
+    @for_each(DIFFERENTIABLE)
+    def test_gradients_are_those_of_finite_differences(self, case):
+        args, kwargs = case.inputs()
+        flat, spec = tree_flatten(args)
+        places = [n for n, x in enumerate(flat) if isinstance(x, torch.Tensor) and x.requires_grad]
 
-            def call(*leaves):
-                values = [x.clone() if isinstance(x, torch.Tensor) else x for x in flat]
-                for n, leaf in zip(places, leaves):
-                    values[n] = leaf
-                return tuple(differentiable_of(case.operator(*torch.utils._pytree.tree_unflatten(values, spec), **kwargs)))
+        def call(*leaves):
+            values = [x.clone() if isinstance(x, torch.Tensor) else x for x in flat]
+            for n, leaf in zip(places, leaves):
+                values[n] = leaf
+            return tuple(differentiable_of(case.operator(*torch.utils._pytree.tree_unflatten(values, spec), **kwargs)))
 
-            torch.autograd.gradcheck(call, [flat[n] for n in places])
+        torch.autograd.gradcheck(call, [flat[n] for n in places])
 
-    def test_second_derivatives_are_refused(self):
-        for case in self.each([case for case in CASES if case.differentiable]):
-            args, kwargs = inputs = case.inputs()
-            gradients = torch.autograd.grad([x.sum() for x in differentiable_of(case.operator(*args, **kwargs))], leaves_of(inputs),
-                                            create_graph=True, allow_unused=True)
-            own = [x.sum() for x in gradients if x is not None and x.requires_grad]
-            with self.assertRaisesRegex(RuntimeError, "double backward of molfuse::"):
-                torch.autograd.grad(own, leaves_of(inputs), allow_unused=True)
+    @for_each(DIFFERENTIABLE)
+    def test_second_derivatives_are_refused(self, case):
+        args, kwargs = inputs = case.inputs()
+        gradients = torch.autograd.grad([x.sum() for x in differentiable_of(case.operator(*args, **kwargs))], leaves_of(inputs),
+                                        create_graph=True, allow_unused=True)
+        own = [x.sum() for x in gradients if x is not None and x.requires_grad]
+        with self.assertRaisesRegex(RuntimeError, "double backward of molfuse::"):
+            torch.autograd.grad(own, leaves_of(inputs), allow_unused=True)
 
-    def test_opcheck(self):
-        for case in self.each():
-            args, kwargs = case.inputs(dtype=torch.float32)
-            torch.library.opcheck(case.operator.default, args, kwargs, test_utils=OPCHECKS)
+    @for_each(CASES)
+    def test_opcheck(self, case):
+        args, kwargs = case.inputs(dtype=torch.float32)
+        torch.library.opcheck(case.operator.default, args, kwargs, test_utils=OPCHECKS)
 
     def parts(self):
         """Operators that others call, with arguments of such a call."""
@@ -294,19 +306,19 @@ class TorchOps(unittest.TestCase):
                 with self.subTest(name):
                     torch.library.opcheck(function, args, kwargs, test_utils=PART_OPCHECKS)
 
-    def test_compiled_is_eager(self):
-        for case in self.each():
-            for dtype in (torch.float32, torch.float64, torch.bfloat16):
-                compiled = torch.compile(lambda *args, **kwargs: case.operator(*args, **kwargs), fullgraph=True, dynamic=False, backend="aot_eager")
-                inputs = case.inputs(dtype=dtype)
-                self.same(results_and_gradients(compiled, case, inputs), results_and_gradients(case.operator, case, inputs))
+    @for_each(CASES)
+    def test_compiled_is_eager(self, case):
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            compiled = torch.compile(lambda *args, **kwargs: case.operator(*args, **kwargs), fullgraph=True, dynamic=False, backend="aot_eager")
+            inputs = case.inputs(dtype=dtype)
+            self.same(results_and_gradients(compiled, case, inputs), results_and_gradients(case.operator, case, inputs))
 
-    def test_compiled_with_dynamic_shapes_is_eager(self):
-        for case in self.each():
-            compiled = torch.compile(lambda *args, **kwargs: case.operator(*args, **kwargs), fullgraph=True, dynamic=True, backend="aot_eager")
-            for n in range(4):
-                inputs = case.inputs(n, torch.float32)
-                self.same(results_and_gradients(compiled, case, inputs), results_and_gradients(case.operator, case, inputs))
+    @for_each(CASES)
+    def test_compiled_with_dynamic_shapes_is_eager(self, case):
+        compiled = torch.compile(lambda *args, **kwargs: case.operator(*args, **kwargs), fullgraph=True, dynamic=True, backend="aot_eager")
+        for n in range(4):
+            inputs = case.inputs(n, torch.float32)
+            self.same(results_and_gradients(compiled, case, inputs), results_and_gradients(case.operator, case, inputs))
 
     def test_a_traced_graph_draws_its_seeds_when_it_runs(self):
         mean, log_var = normal(40, 3), normal(40, 3)
@@ -343,6 +355,19 @@ class TorchOps(unittest.TestCase):
             for seed, length in ((7, 8), (101, 9), (-5, 30)):
                 self.same([compiled(x, seed, length)], [call(x, seed, length)])
 
+    def test_slots_of_one_tensor_in_a_traced_graph(self):
+        def call(first, second, pooled):
+            features, pooled = ops.encoder_epilogue_into(pooled, 0, graph_ptr(0), first, None, None, None, None, None, True)
+            return ops.latent_concat_into(pooled, 4, features * second, graph_ptr(0))
+
+        def results(call):
+            inputs = [x.detach().requires_grad_() for x in (first, second)]
+            out = call(*inputs, torch.zeros(3, 8, dtype=torch.float64))
+            return [out.detach(), *torch.autograd.grad(out, inputs, torch.arange(24.0).reshape(3, 8).double())]
+
+        first, second = normal(6, 4), normal(6, 4)
+        self.same(results(torch.compile(call, fullgraph=True, backend="aot_eager")), results(call))
+
     def test_logits_may_be_an_input_of_a_traced_graph_though_their_memory_is_given_away(self):
         hidden, weight, targets = normal(3, 4, 8), normal(6, 8), loss_targets(0)
 
@@ -356,19 +381,18 @@ class TorchOps(unittest.TestCase):
         self.same(traced, gradients(False))  # the permission is not made use of
         torch.testing.assert_close(traced, gradients(False, inplace_backward=True))
 
-    def test_autocast(self):
+    @for_each(DIFFERENTIABLE)
+    def test_autocast(self, case):
         lower = {"attention", "attention_varlen", "graph_attention"}
         statistics = {"vae_loss", "vae_loss_unreduced", "linear_vae_loss", "linear_vae_loss_unreduced"}
         keeps = {"encoder_epilogue", "encoder_epilogue_into", "latent_concat", "latent_concat_into", "latent_concat_pooled", "reparameterize"}
-        differentiable = [case for case in CASES if case.differentiable]
-        self.assertEqual(lower | statistics | keeps, {case.name.split()[0] for case in differentiable})
-        for case in self.each(differentiable):
-            inputs = case.inputs(dtype=torch.float32)
-            compiled = torch.compile(lambda *args, **kwargs: case.operator(*args, **kwargs), fullgraph=True, backend="aot_eager")
-            with torch.autocast("cpu", torch.bfloat16):
-                eager, traced = (results_and_gradients(call, case, inputs) for call in (case.operator, compiled))
-            self.assertEqual(eager[0].dtype, torch.bfloat16 if case.name.split()[0] in lower else torch.float32)
-            self.same(traced, eager)
+        self.assertEqual(lower | statistics | keeps, {case.name.split()[0] for case in DIFFERENTIABLE})
+        inputs = case.inputs(dtype=torch.float32)
+        compiled = torch.compile(lambda *args, **kwargs: case.operator(*args, **kwargs), fullgraph=True, backend="aot_eager")
+        with torch.autocast("cpu", torch.bfloat16):
+            eager, traced = (results_and_gradients(call, case, inputs) for call in (case.operator, compiled))
+        self.assertEqual(eager[0].dtype, torch.bfloat16 if case.name.split()[0] in lower else torch.float32)
+        self.same(traced, eager)
 
     def test_a_model_compiled_by_inductor_trains_as_it_does_eagerly(self):
         class Model(torch.nn.Module):
