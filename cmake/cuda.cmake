@@ -3,6 +3,8 @@
 # wants a whole toolkit at configure time and links every target through nvcc, for what is a handful of objects.
 set(MOLFUSE_CUDA AUTO CACHE STRING "CUDA kernels in libmolfuse: ON, OFF, or AUTO (where there is an NVIDIA GPU)")
 set_property(CACHE MOLFUSE_CUDA PROPERTY STRINGS ON OFF AUTO)
+option(MOLFUSE_CUDNN "With CUDA kernels: cuDNN as another backend of attention; its headers are fetched, the library is looked for at run time" ON)
+set(MOLFUSE_CUDNN_INCLUDE "" CACHE PATH "Folders of cuDNN's headers and of cudnn-frontend's; empty: those of PyPI's wheels")
 set(MOLFUSE_CUDA_ARCHITECTURES "80;90" CACHE STRING "Compute capabilities to hold machine code for; PTX of the last one serves newer ones")
 
 set(MOLFUSE_WITH_CUDA OFF)
@@ -23,6 +25,9 @@ if(NOT MOLFUSE_WITH_CUDA)
 endif()
 
 molfuse_provide(cuda)
+if(MOLFUSE_CUDNN AND NOT MOLFUSE_CUDNN_INCLUDE)
+  molfuse_provide(cudnn)
+endif()
 set(MOLFUSE_CUDA_FLAGS -std=c++${MOLFUSE_CXX_STANDARD} -O3 --expt-relaxed-constexpr -Werror all-warnings
   -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror,-fno-math-errno
   -DMOLFUSE_WITH_CUDA "-I${PROJECT_SOURCE_DIR}/src/main/cpp/include" "-I${PROJECT_SOURCE_DIR}/src/main/cpp")

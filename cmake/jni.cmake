@@ -16,6 +16,7 @@ file(GLOB presets CONFIGURE_DEPENDS "${java_folder}/io/molfuse/presets/*.java")
 
 add_custom_command(
   OUTPUT "${jni_folder}/jnimolfuse.cpp" "${jni_folder}/jnijavacpp.cpp" "${MOLFUSE_JAVA_OUTPUT}/io/molfuse/presets/MolfuseNative.java"
+    "${MOLFUSE_JAVA_OUTPUT}/io/molfuse/presets/RecomputeCallback.java"
   COMMAND "${Python3_EXECUTABLE}" "${PROJECT_SOURCE_DIR}/scripts/build/javacpp.py"
     --javac "${Java_JAVAC_EXECUTABLE}" --java "${Java_JAVA_EXECUTABLE}"
     --classpath "${MOLFUSE_PRESET_CLASSPATH}" --include "${CMAKE_CURRENT_SOURCE_DIR}/torch"

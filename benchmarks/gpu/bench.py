@@ -123,6 +123,30 @@ def best(row, key, ours, prefix):
         row[f"{prefix}best_peer_over_molfuse"] = peers[row[f"{prefix}best_peer"]] / ours
 
 
+def measure_backends(case, ours, clock):
+    """Times with each backend of attention forced. make_backend_table.py reads them."""
+    found = {}
+    for name in case.backends:
+        common.set_attention_backend(name)
+        try:
+            one = {}
+            # Apart from each other: cuDNN may do one direction and not the other.
+            with torch.no_grad():
+                first = case.ours(*case.sets[0][0])
+            off = difference([first], ours[:1])
+            if not off <= TOLERANCE[case.dtype]:
+                raise RuntimeError(f"differs by {off:.3g} of the largest number")
+            one["forward_ms"] = clock.median([lambda one=one: case.ours(*one[0]) for one in case.sets])
+            one["ms"] = clock.median(runs_of(case.ours, case))
+            one["backward_ms"] = one["ms"] - one["forward_ms"]
+        except RuntimeError as failure:
+            one["absent"] = reason(failure)
+        finally:
+            common.set_attention_backend("auto")
+        found[name] = one
+    return found
+
+
 def measure(family, case, clock, ceiling, budget, graphs):
     row = {"case": case.name, "family": family, "dtype": case.dtype, "bytes": case.bytes}
     runs = runs_of(case.ours, case)
@@ -147,6 +171,8 @@ def measure(family, case, clock, ceiling, budget, graphs):
         except Exception as failure:
             row["molfuse_graph_absent"] = reason(failure)
     ours = runs[0]()
+    if case.backends:
+        row["backends"] = measure_backends(case, ours, clock)
     row["peers"] = {peer.name: measure_peer(peer, case, ours, clock, budget, graph) for peer in case.peers}
     best(row, "ms", row["molfuse_ms"], "")
     best(row, "graph_ms", row.get("molfuse_graph_ms"), "graph_")
@@ -222,7 +248,8 @@ def main():
     share = {name: SHARES.get(name, 1) for name, _ in families}
     report = {
         "device": "CPU (dry run)" if options.dry_run else torch.cuda.get_device_name(),
-        "torch": torch.__version__, "cuda": torch.version.cuda, "commit": options.commit, "command": command(options),
+        "capability": None if options.dry_run else 10 * torch.cuda.get_device_capability()[0] + torch.cuda.get_device_capability()[1],
+        "cudnn": torch.backends.cudnn.version(), "torch": torch.__version__, "cuda": torch.version.cuda, "commit": options.commit, "command": command(options),
         "ceilings": ceilings(clock, device, options.dry_run), "failures": [], "cut_short": [], "rows": []}
     for name, module in families:
         budget = Budget(COMPILE_SECONDS / (4 if options.quick else 1) * share[name] / sum(share.values()))

@@ -78,13 +78,19 @@ def main():
         report["failures"] += robust.check([name for name, _ in common.families(options)], device)
     print(f"seed {seed}, {count} cases a family and type")
     for name, module in common.families(options):
+        # The sanitizers are for our kernels.
+        module.WITH_CUDNN = not options.few
         check_family(name, module, seed, count, device, report)
         if not options.few and hasattr(module, "check_peers"):
             check_peers(name, module, seed, device, report)
+    report["cudnn"] = {name: module.CUDNN for name, module in common.families(options) if hasattr(module, "CUDNN")}
     if not options.few:
         (options.output / "check.json").write_text(json.dumps(report, indent=2) + "\n")
     for failure in report["failures"][:40]:
         print(failure)
+    for name, module in common.families(options):
+        for outcome, count in sorted(getattr(module, "CUDNN", {}).items()):
+            print(f"{name} by cuDNN: {outcome}: {count}")
     for name, why in report["peers_absent"].items():
         print(f"peer {name} is absent: {why}")
     print(f"{len(report['failures'])} failures, {sum(report['cases'].values())} cases")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What check.py and bench.py share: the families, the options, the library, and where others' code is found."""
+import ctypes
 import importlib
 import os
 import pathlib
@@ -21,6 +22,13 @@ def add_options(parser):
 def families(options):
     """Name and module of every family that was asked for."""
     return [(name, importlib.import_module(f"cases.{name}")) for name in ([options.only] if options.only else FAMILIES)]
+
+
+def set_attention_backend(name):
+    """"auto", "own" or "cudnn", for all later calls."""
+    library = ctypes.CDLL(str(pathlib.Path(os.environ["MOLFUSE_LIBRARIES"]) / "libmolfuse.so"))
+    if library.molfuse_set_attention_backend(name.encode()) != 0:
+        raise ValueError(f"no attention backend {name}")
 
 
 def load(options):

@@ -11,8 +11,11 @@ Items, and the variables printed for each:
     classpath   MOLFUSE_PRESET_CLASSPATH   jars of JavaCPP and the presets (Java side)
     googletest  MOLFUSE_GOOGLETEST_SOURCE  GoogleTest's source tree
     cuda        MOLFUSE_NVCC, MOLFUSE_CUDA_INCLUDE, MOLFUSE_CUDART (libcudart_static.a), MOLFUSE_CUOBJDUMP (may be empty)
+    cudnn       MOLFUSE_CUDNN_INCLUDE (cuDNN's headers and those of cudnn-frontend), MOLFUSE_CUDNN_LIBRARIES (libcudnn, for tests; may be empty)
     cmake       MOLFUSE_CMAKE, MOLFUSE_CTEST
     ninja       MOLFUSE_NINJA
+    tensorboard MOLFUSE_TENSORBOARD        folder of Python packages that read TensorBoard's event files (for a test)
+    safetensors MOLFUSE_SAFETENSORS        folder for PYTHONPATH (tests: another reader and writer of safetensors files)
 
 Everything fetched is kept in the cache, ${MOLFUSE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/molfuse}, in folders named by what they
 hold, moved in whole: a folder that exists is complete, and a second clone fetches nothing.
@@ -37,6 +40,10 @@ CMAKE_MINIMUM = (3, 22)
 PRESET_LIBRARIES = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libgomp.so.1")
 CUDA_WHEELS = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime", "nvidia-cuda-cccl", "nvidia-cuda-cuobjdump",
                "nvidia-cuda-nvdisasm")
+# Those of cuDNN that make plans of attention: not convolutions' and recurrent networks', nor the precompiled kernels.
+CUDNN_LIBRARIES = ("libcudnn.so.9", "libcudnn_graph.so.9", "libcudnn_heuristic.so.9", "libcudnn_engines_runtime_compiled.so.9",
+                   "libcudnn_engines_precompiled.so.9", "libnvrtc.so.13", "libnvrtc-builtins.so.13.0")
+TENSORBOARD_WHEELS = ("tensorboard", "protobuf", "absl-py", "numpy", "packaging")
 OPENBLAS_LIBRARIES = ("libopenblas.so.0", "libgfortran.so.5", "libquadmath.so.0")
 
 
@@ -222,6 +229,21 @@ class Cache:
             raise Failure(f"the wheel of {name} holds no program")
         return found
 
+    def python_packages(self, name, wheels):
+        """A folder to import from, of the package of that name and what it needs. The Python that runs this can use it."""
+        def fill(folder):
+            say(f"fetching the Python package {name} {requirement(name)[0]}")
+            wanted = folder / "requirement.txt"
+            wanted.write_text("".join(requirement(wheel)[1] for wheel in wheels))
+            run([self.pip(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-compile", "--no-deps",
+                 "--only-binary=:all:", "--require-hashes", "--target", folder / "site", "-r", wanted], f"installing {name}")
+            wanted.unlink()
+        key = short_hash([sys.version_info[:2], os.uname().machine, [requirement(wheel) for wheel in wheels]])
+        return self.folder(f"{name}-{requirement(name)[0]}-{key}", fill) / "site"
+
+    def tensorboard(self):
+        return {"MOLFUSE_TENSORBOARD": [self.python_packages("tensorboard", TENSORBOARD_WHEELS)]}
+
     def cuda(self):
         """A CUDA toolkit of the wanted release: the system's, or one put together from PyPI's wheels."""
         wanted, _ = requirement("nvidia-cuda-nvcc")
@@ -249,6 +271,29 @@ class Cache:
                     program.chmod(0o755)
         key = short_hash([requirement(name) for name in CUDA_WHEELS])
         return cuda_variables(self.folder(f"cuda-{wanted}-{os.uname().machine}-{key}", fill) / "nvidia/cu13")
+
+    def cudnn(self):
+        """Headers and, where they can run, the libraries that the tests make plans with. The headers are the same on every platform."""
+        names = ("nvidia-cudnn-cu13", "nvidia-cudnn-frontend", "nvidia-cuda-nvrtc")
+        version, _ = requirement(names[0])
+        libraries = os.uname().machine == "x86_64"
+
+        def fill(folder):
+            say(f"fetching cuDNN {version} (460 MB, once per cache)")
+            for name in names:
+                wheel = self.download_wheel(name, folder, ["--python-version", "3.11", "--implementation", "cp",
+                                                           "--platform", "manylinux_2_12_x86_64", "--platform", "manylinux_2_27_x86_64",
+                                                           "--platform", "manylinux_2_28_x86_64"])
+                with zipfile.ZipFile(wheel) as archive:
+                    for entry in archive.namelist():
+                        library = entry.startswith("nvidia/") and pathlib.Path(entry).name in CUDNN_LIBRARIES
+                        if entry.startswith(("nvidia/cudnn/include/", "include/")) or (library and libraries):
+                            archive.extract(entry, folder)
+                wheel.unlink()
+        key = short_hash([requirement(name) for name in names] + [CUDNN_LIBRARIES])
+        root = self.folder(f"cudnn-{version}-{os.uname().machine}-{key}", fill)
+        return {"MOLFUSE_CUDNN_INCLUDE": [root / "include", root / "nvidia/cudnn/include"],
+                "MOLFUSE_CUDNN_LIBRARIES": [root / "nvidia/cudnn/lib"] if libraries else []}
 
     # -- Maven
 
@@ -333,6 +378,17 @@ class Cache:
         system = shutil.which("ninja") or shutil.which("ninja-build")
         return {"MOLFUSE_NINJA": [system or self.python_tool("ninja")["ninja"]]}
 
+    def safetensors(self):
+        version, _ = requirement("safetensors")
+
+        def fill(folder):
+            say(f"fetching safetensors {version}")
+            wheel = self.download_wheel("safetensors", folder)
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder)
+            wheel.unlink()
+        return {"MOLFUSE_SAFETENSORS": [self.folder(f"safetensors-{version}-{os.uname().machine}", fill)]}
+
     def googletest(self):
         system = pathlib.Path("/usr/src/googletest")
         if (system / "CMakeLists.txt").is_file():
@@ -362,7 +418,7 @@ class Cache:
             return {"MOLFUSE_GOOGLETEST_SOURCE": []}
 
 
-ITEMS = ("cuda", "headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja")
+ITEMS = ("cuda", "cudnn", "headers", "libraries", "openblas", "classpath", "googletest", "cmake", "ninja", "tensorboard", "safetensors")
 
 
 def default_cache():

@@ -56,8 +56,11 @@ def main():
     java = parsed / (GLOBAL.replace(".", "/") + ".java")
     if not java.is_file():
         sys.exit(f"JavaCPP's parser made no {java.name}:\n{log}")
-    run(*javac, java)
-    log = run(*builder, "-nocompile", "-d", generated, "-o", "jnimolfuse", GLOBAL)
+    # Types of callbacks become classes of their own beside it.
+    sources = sorted(parsed.rglob("*.java"))
+    run(*javac, *sources)
+    names = [".".join(source.relative_to(parsed).with_suffix("").parts) for source in sources]
+    log = run(*builder, "-nocompile", "-d", generated, "-o", "jnimolfuse", *names)
     for name in ("jnimolfuse.cpp", "jnijavacpp.cpp"):
         found = list(generated.rglob(name))
         if len(found) != 1:

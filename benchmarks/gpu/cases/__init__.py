@@ -31,6 +31,7 @@ class Case:
     small: bool = False  # host overhead shows
     forward: bool = False  # whether it is also timed alone
     same_result: bool = True  # False: peers draw other random numbers
+    backends: tuple = ()  # of attention, each of which is timed by itself
 
 
 def eager_and_compiled(name, function):

@@ -5,6 +5,7 @@ from typing import Optional
 
 import torch
 
+import common
 from cases import TYPES, Case, input_sets, leaf, optional, size_of
 from exact import Wrong, close, compare, strided
 
@@ -13,6 +14,9 @@ LENGTHS = (32, 128, 4, 512, 16, 64, 256, 2048, 8192)
 # B H N N of a case; fewer where an operand would have more elements than this.
 WORK, LARGEST = 1 << 28, 1 << 27
 RADIUS = 32
+# Whether the checks try cuDNN, and what came of it.
+WITH_CUDNN = True
+CUDNN = {}
 
 
 @dataclasses.dataclass
@@ -129,7 +133,30 @@ def check(pick, generator, dtype, device):
         elif layout == "gaps":
             operands = [strided(x) for x in operands]
         return call(*operands, *((x.float() for x in extra) if wide else extra))
-    return f"{describe} {layout}{' f32 biases' if wide else ''}", lambda: compare(ours, formula(problem), inputs, dtype, device)
+
+    # Not all: a plan takes a second to make.
+    chosen = WITH_CUDNN and device.type == "cuda" and pick.random() < 0.1
+
+    def run():
+        compare(ours, formula(problem), inputs, dtype, device)
+        if chosen:
+            by_cudnn(lambda: compare(ours, formula(problem), inputs, dtype, device))
+    return f"{describe} {layout}{' f32 biases' if wide else ''}", run
+
+
+def by_cudnn(run):
+    """The same with cuDNN forced, unless it refuses; why, and how often, is counted."""
+    common.set_attention_backend("cudnn")
+    try:
+        run()
+        outcome = "done"
+    except RuntimeError as refused:
+        if "attention by cuDNN, which" not in str(refused):
+            raise
+        outcome = str(refused).splitlines()[0].split("asks for: ", 1)[-1]
+    finally:
+        common.set_attention_backend("auto")
+    CUDNN[outcome] = CUDNN.get(outcome, 0) + 1
 
 
 def drop(problem, pick, shape, device):
@@ -256,4 +283,4 @@ def cases(device, small, quick):
         b = 4 * b if kind == "varlen" and not small else b
         problem, make, moved, operations = problem_of(kind, b, h, n, d, dtype, device)
         yield Case(name=f"B{b} H{h} N{n} D{d} {kind} {name}", dtype=name, small=few, bytes=moved, flops=operations, matrix=True, forward=True,
-                   sets=input_sets(make, 4 * b * h * n * d * size_of(dtype), device), ours=operator(problem), peers=peers_of(problem, device))
+                   sets=input_sets(make, 4 * b * h * n * d * size_of(dtype), device), ours=operator(problem), peers=peers_of(problem, device), backends=("own", "cudnn") if device.type == "cuda" else ())

@@ -38,8 +38,9 @@ Case draw(Random& random) {
     c.bias_wide = one_in(random, 3);
   }
   if (one_in(random, 2)) c.radius = any<int64_t>(random, {0, 1, 3, 12, 200});
-  if (one_in(random, 3)) c.dropout = any(random, std::vector<double>{0.1, 0.3, 0.5});
-  if (one_in(random, 3)) c.scale = any(random, std::vector<double>{0.5, -0.7, 1.5}) / std::sqrt(static_cast<double>(c.dim));
+  if (one_in(random, 3)) c.dropout = any(random, std::vector<double>{0.1, 0.3, 0.5, 0.9});
+  // A scale of 1 gives large scores: weights are near 0 or 1.
+  if (one_in(random, 3)) c.scale = one_in(random, 4) ? 1 : any(random, std::vector<double>{0.5, -0.7, 1.5}) / std::sqrt(static_cast<double>(c.dim));
   c.permuted = one_in(random, 2);
   if (one_in(random, 3)) c.gap = any<int64_t>(random, {0, 3, 5, 8});
   c.threads = static_cast<int>(between(random, 1, 2));

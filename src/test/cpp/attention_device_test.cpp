@@ -560,4 +560,40 @@ TEST(AttentionDevice, ScratchMemoryGrowsWithTheSequenceNotItsSquare) {
 }
 #endif
 
+#if defined(MOLFUSE_TEST_GPU)
+TEST(AttentionDevice, ByCudnnToo) {
+  auto capabilities = zeroed<molfuse_capabilities>();
+  ASSERT_EQ(molfuse_get_capabilities(&capabilities), MOLFUSE_OK);
+  if (capabilities.cudnn_usable == 0) GTEST_SKIP() << capabilities.cudnn_reason;
+  ASSERT_EQ(molfuse_set_attention_backend("cudnn"), MOLFUSE_OK);
+  int seed = 0;
+  // Few shapes: each is a plan in each direction, of which one takes a second.
+  for (const auto& [dtype, dim] : {std::pair<int32_t, int64_t>{MOLFUSE_F16, 64}, {MOLFUSE_BF16, 8}, {MOLFUSE_BF16, 128}}) {
+    for (const auto& [queries, keys] : {std::pair<int64_t, int64_t>{4, 4}, {33, 33}, {17, 130}, {1, 77}}) {
+      for (const bool causal : {false, true}) {
+        for (const bool lengths : {false, true}) {
+          if (causal && lengths && queries != keys) continue;
+          Case c;
+          c.dtype = dtype;
+          c.queries = queries;
+          c.keys = keys;
+          c.dim = dim;
+          c.causal = causal;
+          c.lengths = lengths;
+          c.permuted = ++seed % 2 == 0;
+          check(c, static_cast<uint64_t>(seed));
+          // The bits, too, are the same.
+          Problem problem(c, static_cast<uint64_t>(seed));
+          const Results first = problem.run(), second = problem.run();
+          EXPECT_EQ(first.grad_query, second.grad_query);
+          EXPECT_EQ(first.grad_key, second.grad_key);
+          EXPECT_EQ(first.grad_value, second.grad_value);
+        }
+      }
+    }
+  }
+  EXPECT_EQ(molfuse_set_attention_backend("auto"), MOLFUSE_OK);
+}
+#endif
+
 }  // namespace

@@ -46,6 +46,21 @@ TEST(Runtime, LongErrorTextsAreCut) {
   EXPECT_LT(std::string(molfuse_last_error()).size(), 10000u);
 }
 
+TEST(Runtime, AttentionBackendIsASetting) {
+  const auto setting = [] {
+    auto capabilities = zeroed<molfuse_capabilities>();
+    EXPECT_EQ(molfuse_get_capabilities(&capabilities), MOLFUSE_OK);
+    return std::string(capabilities.attention_backend);
+  };
+  for (const char* backend : {"own", "cudnn", "auto"}) {
+    ASSERT_EQ(molfuse_set_attention_backend(backend), MOLFUSE_OK);
+    EXPECT_EQ(setting(), backend);
+  }
+  expect_invalid(molfuse_set_attention_backend("fastest"), {"backend", "auto, own or cudnn", "fastest"});
+  expect_invalid(molfuse_set_attention_backend(nullptr), {"backend", "NULL"});
+  EXPECT_EQ(setting(), "auto");
+}
+
 TEST(Runtime, CapabilitiesDescribeTheLevelInUse) {
   at_each_level([](const std::string& level) {
     auto capabilities = zeroed<molfuse_capabilities>();
@@ -55,6 +70,7 @@ TEST(Runtime, CapabilitiesDescribeTheLevelInUse) {
     // A reason exactly where something is missing.
     EXPECT_EQ(capabilities.cuda_usable == 0, capabilities.cuda_reason[0] != 0);
     EXPECT_EQ(capabilities.cudnn_usable == 0, capabilities.cudnn_reason[0] != 0);
+    EXPECT_TRUE(capabilities.cudnn_usable == 0 || capabilities.cudnn_version > 90000) << capabilities.cudnn_version;
   });
   auto capabilities = zeroed<molfuse_capabilities>();
   ASSERT_EQ(molfuse_get_capabilities(&capabilities), MOLFUSE_OK);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "attention/backend.h"
 #include "attention/kernels.h"
 #include "runtime/check.h"
 #include "runtime/device_call.h"
@@ -512,7 +513,7 @@ molfuse_status molfuse_attention_forward(const molfuse_attention_args* args, con
   return guard([&] {
     const molfuse_execution where = read_execution(execution, "molfuse_attention_forward");
     const AttentionProblem p = check_problem(read_args(args, "molfuse_attention_forward"), false, where.device_type != MOLFUSE_CPU);
-    MOLFUSE_ON_DEVICE(where, "molfuse_attention_forward", attention_forward_device, p)
+    MOLFUSE_ON_DEVICE(where, "molfuse_attention_forward", attention_forward_on_device, p)
     run_forward(p, where);
   });
 }
@@ -522,7 +523,7 @@ molfuse_status molfuse_attention_backward(const molfuse_attention_args* args, co
     const molfuse_execution where = read_execution(execution, "molfuse_attention_backward");
     const molfuse_attention_args a = read_args(args, "molfuse_attention_backward");
     const AttentionProblem p = check_problem(a, true, where.device_type != MOLFUSE_CPU);
-    MOLFUSE_ON_DEVICE(where, "molfuse_attention_backward", attention_backward_device, p)
+    MOLFUSE_ON_DEVICE(where, "molfuse_attention_backward", attention_backward_on_device, p)
     run_backward(p, a, where);
   });
 }

@@ -29,6 +29,8 @@ struct BackwardPlan {
   /// The same for the gradient of query.
   static constexpr int kQueryColumns = DIM < 128 ? DIM : 128;
   static constexpr int kBlocks = sizeof(T) == 2 && DIM <= 32 ? 3 : 2;
+  /// The gradient of query, without features, fits in fewer registers if it must.
+  static constexpr int kPlainQueryBlocks = sizeof(T) == 2 && DIM <= 64 ? (DIM == 64 ? 3 : 4) : kBlocks;
   /// One warp's tile of score gradients, from which it sums diagonals.
   static constexpr int kDiagonalFloats = diagonal_floats(kStream);
 };
@@ -70,7 +72,7 @@ MOLFUSE_KERNEL(kStatisticsThreads, 4) row_statistics(const Args args) {
   }
   sum = group_sum<kStatisticsLanes>(sum);
   if (exists && thread_index() % kStatisticsLanes == 0) {
-    store(statistics_of(args, s) + row, lse == -infinity() ? RowStatistics{infinity(), 0.0f} : RowStatistics{lse * kLog2e, sum});
+    store(statistics_of(args, s) + row, lse == -infinity() ? RowStatistics{infinity(), 0.0f} : RowStatistics{lse * kScoreUnit<T>, sum});
   }
 }
 
@@ -141,7 +143,7 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
       MOLFUSE_UNROLL
       for (int e = 0; e < 4; ++e) {
         const bool keep = !FEATURES || (mask >> e & 1u) != 0;
-        const float weight = exp2_fast(weights[n][e] - row[n][e & 1].log_sum);
+        const float weight = power<T>(weights[n][e] - row[n][e & 1].log_sum);
         slopes[n][e] = score_gradient(weight, keep ? slopes[n][e] * args.keep_scale : 0.0f, row[n][e & 1].delta);
         weights[n][e] = keep ? weight : 0.0f;
       }
@@ -176,7 +178,8 @@ MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)
 // ---- query, and what goes with it: a bias that is broadcast nowhere, and relative_bias
 
 /// Weights and score gradients of a warp's 16 rows against streamed keys; leaves the latter in slopes. whole: these are all the keys the
-/// rows see, and delta is taken from the scores, so that for a few keys it has the very roundings of what it is subtracted from.
+/// rows see; the weights are then divided by their own sum, which lse's rounding is not in, and delta is taken from the scores, so that for
+/// a few keys it has the very roundings of what it is subtracted from.
 template <class T, int DIM, bool FEATURES, int TILES>
 MOLFUSE_DEVICE void row_slopes(float (&slopes)[TILES][4], const Args& args, const Sequence& s, const float* relative,
                                const unsigned char* queries, const unsigned char* grads, const unsigned char* keys, const unsigned char* values,
@@ -194,21 +197,34 @@ MOLFUSE_DEVICE void row_slopes(float (&slopes)[TILES][4], const Args& args, cons
     MOLFUSE_UNROLL
     for (int e = 0; e < 4; ++e) {
       const bool keep = !FEATURES || (mask >> e & 1u) != 0;
-      weights[n][e] = exp2_fast(weights[n][e] - row[e >> 1].log_sum);
+      weights[n][e] = power<T>(weights[n][e] - row[e >> 1].log_sum);
       slopes[n][e] = keep && weights[n][e] != 0 ? slopes[n][e] * args.keep_scale : 0.0f;
     }
   }
   if (whole) {
     MOLFUSE_UNROLL
     for (int r = 0; r < 2; ++r) {
-      float sum = 0;
+      float sum = 0, total = 0;
       MOLFUSE_UNROLL
       for (int n = 0; n < TILES; ++n) {
         MOLFUSE_UNROLL
-        for (int e = 2 * r; e < 2 * r + 2; ++e) sum = fused_multiply_add(weights[n][e], slopes[n][e], sum);
+        for (int e = 2 * r; e < 2 * r + 2; ++e) {
+          sum = fused_multiply_add(weights[n][e], slopes[n][e], sum);
+          total += weights[n][e];
+        }
       }
       sum += shuffle_xor(sum, 1);
-      row[r].delta = sum + shuffle_xor(sum, 2);
+      sum += shuffle_xor(sum, 2);
+      total += shuffle_xor(total, 1);
+      total += shuffle_xor(total, 2);
+      const float share = total == 0 ? 0.0f : 1.0f / total;
+      MOLFUSE_UNROLL
+      for (int n = 0; n < TILES; ++n) {
+        MOLFUSE_UNROLL
+        // What is hidden stays 0, even if the sum is NaN.
+        for (int e = 2 * r; e < 2 * r + 2; ++e) weights[n][e] = weights[n][e] == 0 ? 0.0f : weights[n][e] * share;
+      }
+      row[r].delta = sum * share;
     }
   }
   MOLFUSE_UNROLL
@@ -221,7 +237,8 @@ MOLFUSE_DEVICE void row_slopes(float (&slopes)[TILES][4], const Args& args, cons
 /// parts: blocks that share the tiles of queries of a head, each with its own sums for relative_bias, as has each of the `splits` that share
 /// the keys.
 template <class T, int DIM, bool FEATURES>
-MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (BackwardPlan<T, DIM>::kBlocks)) query_gradient(const Args args, int parts) {
+MOLFUSE_KERNEL((BackwardPlan<T, DIM>::kThreads), (FEATURES ? BackwardPlan<T, DIM>::kBlocks : BackwardPlan<T, DIM>::kPlainQueryBlocks))
+query_gradient(const Args args, int parts) {
   using Plan = BackwardPlan<T, DIM>;
   constexpr int kTiles = Plan::kStream / 8, kColumns = Plan::kQueryColumns;
   // What is not about columns is the affair of the first columns' blocks.

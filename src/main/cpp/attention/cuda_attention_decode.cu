@@ -86,7 +86,10 @@ MOLFUSE_DEVICE int visible_of(const Args& args, int b) {
 }
 
 /// The factor that moves a sum from one largest score to another. While every score is -infinity, it is 0 rather than NaN.
-MOLFUSE_DEVICE float factor_between(float from, float to) { return exp2_fast(from - (to == -infinity() ? 0.0f : to)); }
+template <class T>
+MOLFUSE_DEVICE float factor_between(float from, float to) {
+  return power<T>(from - (to == -infinity() ? 0.0f : to));
+}
 
 template <class R, class T>
 MOLFUSE_KERNEL(kThreads, 4) decode_positions(const Args args, const Parts parts) {
@@ -129,23 +132,23 @@ MOLFUSE_KERNEL(kThreads, 4) decode_positions(const Args args, const Parts parts)
     MOLFUSE_UNROLL
     for (int n = 0; n < kAtOnce; ++n) {
       const int j = round + n * R::kGroups + group;
-      score[n] = group_sum<R::kLanes>(R::dot(query, k[n])) * args.scale_log2;
+      score[n] = group_sum<R::kLanes>(R::dot(query, k[n])) * args.score_scale;
       if (j >= end) {
         score[n] = -infinity();
       } else if (args.relative != nullptr) {
         const int distance = visible - 1 - j, column = distance < args.radius ? args.radius - distance : 0;
-        score[n] += kLog2e * float_at<T>(args.relative, args.relative_narrow, s.head * args.relative_head + column * args.relative_column);
+        score[n] += kScoreUnit<T> * float_at<T>(args.relative, args.relative_narrow, s.head * args.relative_head + column * args.relative_column);
       }
       most = larger(most, score[n]);
     }
-    const float factor = factor_between(softmax.largest, most);
+    const float factor = factor_between<T>(softmax.largest, most);
     softmax.total *= factor;
     softmax.largest = most;
     MOLFUSE_UNROLL
     for (int e = 0; e < R::kItems; ++e) sum[e] *= factor;
     MOLFUSE_UNROLL
     for (int n = 0; n < kAtOnce; ++n) {
-      const float weight = factor_between(score[n], most);
+      const float weight = factor_between<T>(score[n], most);
       softmax.total += weight;
       MOLFUSE_UNROLL
       for (int e = 0; e < R::kItems; ++e) sum[e] = fused_multiply_add(weight, to_float(v[n].chunk[e / R::kChunk].item[e % R::kChunk]), sum[e]);
@@ -163,11 +166,11 @@ MOLFUSE_KERNEL(kThreads, 4) decode_positions(const Args args, const Parts parts)
   sync_block();
   Softmax all{-infinity(), 0};
   for (int n = 0; n < R::kGroups; ++n) all.largest = larger(all.largest, load(largest + n));
-  for (int n = 0; n < R::kGroups; ++n) all.total = fused_multiply_add(load(total + n), factor_between(load(largest + n), all.largest), all.total);
+  for (int n = 0; n < R::kGroups; ++n) all.total = fused_multiply_add(load(total + n), factor_between<T>(load(largest + n), all.largest), all.total);
   for (int d = thread_index(); d < args.dim; d += kThreads) {
     float column = 0;
     for (int n = 0; n < R::kGroups; ++n) {
-      column = fused_multiply_add(load(sums + n * R::kWidth + d), factor_between(load(largest + n), all.largest), column);
+      column = fused_multiply_add(load(sums + n * R::kWidth + d), factor_between<T>(load(largest + n), all.largest), column);
     }
     if (parts.count > 1) {
       store(parts.sums + static_cast<int64_t>(block_x()) * args.dim + d, column);
@@ -188,12 +191,12 @@ MOLFUSE_KERNEL(kThreads, 4) merge_parts(const Args args, const Parts parts) {
   float largest = -infinity(), total = 0;
   for (int n = 0; n < parts.count; ++n) largest = larger(largest, load(&softmax[n].largest));
   for (int n = 0; n < parts.count; ++n) {
-    total = fused_multiply_add(load(&softmax[n].total), factor_between(load(&softmax[n].largest), largest), total);
+    total = fused_multiply_add(load(&softmax[n].total), factor_between<T>(load(&softmax[n].largest), largest), total);
   }
   for (int d = thread_index(); d < args.dim; d += kThreads) {
     float column = 0;
     for (int n = 0; n < parts.count; ++n) {
-      column = fused_multiply_add(load(sums + static_cast<int64_t>(n) * args.dim + d), factor_between(load(&softmax[n].largest), largest), column);
+      column = fused_multiply_add(load(sums + static_cast<int64_t>(n) * args.dim + d), factor_between<T>(load(&softmax[n].largest), largest), column);
     }
     store(rows_of<T>(args.out, s, 0) + d, from_float<T>(total == 0 ? 0.0f : column / total));
   }

@@ -80,14 +80,14 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
       most = larger(most, shuffle_xor(most, 1));
       most = larger(most, shuffle_xor(most, 2));
       // While every score is -inf, shifting by 0 keeps the powers at 0 rather than NaN.
-      const float shift = most == -infinity() ? 0.0f : most, factor = exp2_fast(largest[r] - shift);
+      const float shift = most == -infinity() ? 0.0f : most, factor = power<T>(largest[r] - shift);
       largest[r] = most;
       total[r] *= factor;
       MOLFUSE_UNROLL
       for (int n = 0; n < kTiles; ++n) {
         MOLFUSE_UNROLL
         for (int e = 2 * r; e < 2 * r + 2; ++e) {
-          scores[n][e] = exp2_fast(scores[n][e] - shift);
+          scores[n][e] = power<T>(scores[n][e] - shift);
           total[r] += scores[n][e];
         }
       }
@@ -128,7 +128,7 @@ MOLFUSE_KERNEL((ForwardPlan<T, DIM, SMALL>::kThreads), (ForwardPlan<T, DIM, SMAL
     factor[r] = total[r] == 0 ? 0.0f : args.keep_scale / total[r];
     const int row = first + own + lane / 4 + 8 * r;
     if (args.lse != nullptr && column == 0 && lane % 4 == 0 && row < s.queries) {
-      store(lse_of(args, s) + row * args.lse_row, total[r] == 0 ? -infinity() : largest[r] * kLn2 + log(total[r]));
+      store(lse_of(args, s) + row * args.lse_row, total[r] == 0 ? -infinity() : largest[r] * kToLog<T> + log(total[r]));
     }
   }
   if (args.splits > 1) return;
@@ -149,20 +149,20 @@ MOLFUSE_KERNEL(kJoinThreads, 4) join_shares(const Args args) {
   const float shift = largest == -infinity() ? 0.0f : largest;
   for (int split = 0; split < args.splits; ++split) {
     const ShareSoftmax share = load(share_softmax(args, split, n));
-    total = fused_multiply_add(share.total, exp2_fast(share.largest - shift), total);
+    total = fused_multiply_add(share.total, power<T>(share.largest - shift), total);
   }
   const float factor = total == 0 ? 0.0f : args.keep_scale / total;
   T* to = rows_of<T>(args.out, s, s.first_query) + row * args.out.row;
   for (int column = lane; column < args.dim; column += kWarp) {
     float sum = 0;
     for (int split = 0; split < args.splits; ++split) {
-      const float weight = exp2_fast(load(share_softmax(args, split, n)).largest - shift);
+      const float weight = power<T>(load(share_softmax(args, split, n)).largest - shift);
       sum = fused_multiply_add(load(share_row(args, split, n) + column), weight, sum);
     }
     store(to + column, from_float<T>(factor == 0 ? 0.0f : sum * factor));
   }
   if (args.lse != nullptr && lane == 0) {
-    store(lse_of(args, s) + row * args.lse_row, total == 0 ? -infinity() : largest * kLn2 + log(total));
+    store(lse_of(args, s) + row * args.lse_row, total == 0 ? -infinity() : largest * kToLog<T> + log(total));
   }
 }
 
@@ -269,7 +269,7 @@ Args device_args(const AttentionProblem& p, DeviceCall& call) {
   args.relative_column = p.relative_column;
   args.radius = fitting("the radius of relative_bias", p.radius);
   args.scale = static_cast<float>(p.scale);
-  args.scale_log2 = static_cast<float>(p.scale * 1.4426950408889634);
+  args.score_scale = static_cast<float>(p.dtype == MOLFUSE_F32 ? p.scale : p.scale * 1.4426950408889634);
   args.keep_scale = static_cast<float>(1 / (1 - p.dropout_p));
   args.threshold = p.threshold;
   args.offset_low = p.offset_low;

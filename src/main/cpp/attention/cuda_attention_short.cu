@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward for few keys, on a GPU, in one kernel: a block has a head of a sequence, each of its warps 16 of the keys for good, with the
+// Backward for few keys, on a GPU, in one kernel: a block has a head of a sequence, each of its warps 16 or 32 of the keys for good, with the
 // gradients of key and value in registers. Queries come by 32 or 16. Scores are made once, five products in all; the gradients of a step's scores
 // pass through shared memory to the warps, each of which then has a part of the gradient of those queries, whole: all keys are here, so
 // nothing is added up between blocks or steps. The sum of weights times their gradients, which the recomputation elsewhere takes from out,
@@ -13,11 +13,12 @@ namespace molfuse {
 namespace attention_device {
 namespace {
 
-template <class T, int DIM, int WARPS>
+/// PARTS: 16 keys each that a warp has.
+template <class T, int DIM, int WARPS, int PARTS>
 struct ShortPlan {
   /// Queries at a time: fewer where the gradients of key and value leave few registers.
-  static constexpr int kStep = DIM * static_cast<int>(sizeof(T)) >= 256 || WARPS == 16 ? 16 : 32, kStepTiles = kStep / 8, kHalves = kStep / 16;
-  static constexpr int kWarps = WARPS, kThreads = WARPS * kWarp, kKeys = 16 * WARPS;
+  static constexpr int kStep = DIM * static_cast<int>(sizeof(T)) >= 256 || PARTS == 2 ? 16 : 32, kStepTiles = kStep / 8, kHalves = kStep / 16;
+  static constexpr int kWarps = WARPS, kThreads = WARPS * kWarp, kOwnKeys = 16 * PARTS, kKeys = kOwnKeys * WARPS;
   static constexpr int kRowBytes = Tile<T, DIM>::kRowBytes;
   static constexpr int kKeyBytes = kKeys * kRowBytes;
   static constexpr int kStageBytes = kStep * kRowBytes;
@@ -69,9 +70,9 @@ MOLFUSE_DEVICE void multiply_slopes(float (&acc)[COLUMNS / 8][4], const unsigned
   }
 }
 
-template <class T, int DIM, int WARPS>
-MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::kBlocks)) short_gradients(const Args args) {
-  using Plan = ShortPlan<T, DIM, WARPS>;
+template <class T, int DIM, int WARPS, int PARTS>
+MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS, PARTS>::kThreads), (ShortPlan<T, DIM, WARPS, PARTS>::kBlocks)) short_gradients(const Args args) {
+  using Plan = ShortPlan<T, DIM, WARPS, PARTS>;
   constexpr int kStep = Plan::kStep, kStepTiles = Plan::kStepTiles, kColumns = Plan::kColumns;
   using Slopes = Tile<T, kStep>;
   unsigned char* keys = shared_memory();
@@ -81,7 +82,7 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
   unsigned char* out_stage = shared_slopes + Plan::kSlopeBytes;
   float* deltas = reinterpret_cast<float*>(out_stage + Plan::kStageBytes);
   const int distances = 2 * args.radius + 1;
-  const int lane = lane_index(), g = lane / 4, t = lane % 4, warp = warp_index(), own = 16 * warp;
+  const int lane = lane_index(), g = lane / 4, t = lane % 4, warp = warp_index(), own = Plan::kOwnKeys * warp;
   float* rest = deltas + Plan::kWarps * kStep * 2;
   float* diagonals = rest + warp * Plan::kDiagonalFloats;
   if (args.relative_parts != nullptr) rest += Plan::kWarps * Plan::kDiagonalFloats;
@@ -107,7 +108,7 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
   commit_copies();
   if (args.relative_parts != nullptr) begin_diagonals(args, sums);
 
-  float grad_key[DIM / 8][4] = {}, grad_value[DIM / 8][4] = {};
+  float grad_key[PARTS][DIM / 8][4] = {}, grad_value[PARTS][DIM / 8][4] = {};
   for (int step = 0; step < count; ++step) {
     const int at = step * kStep;
     float log_sum[kStepTiles][2];
@@ -117,7 +118,7 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
       for (int c = 0; c < 2; ++c) {
         const int i = at + 8 * n + 2 * t + c;
         const float lse = s.limit(args, i) > 0 ? load(lse_of(args, s) + i * args.lse_row) : -infinity();
-        log_sum[n][c] = lse == -infinity() ? infinity() : lse * kLog2e;
+        log_sum[n][c] = lse == -infinity() ? infinity() : lse * kScoreUnit<T>;
       }
     }
     wait_copies<0>();
@@ -125,26 +126,33 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
     if (step + 1 < count) load_stage(step + 1);
     const unsigned char* queries = stages + step % 2 * 2 * Plan::kStageBytes;
     const unsigned char* grads = queries + Plan::kStageBytes;
-    float weights[kStepTiles][4], slopes[kStepTiles][4];
-    multiply_rows<T, DIM, kStepTiles>(weights, keys, own, queries, args.tf32 != 0);
-    const bool masked = at + kStep > s.queries || s.limit(args, at) < own + 16;
-    finish_scores<T, true, true>(weights, args, s, relative, own, at, masked);
-    multiply_rows<T, DIM, kStepTiles>(slopes, values, own, grads, args.tf32 != 0);
-    uint32_t keep = 0xFFFFu;  // a bit for each element
-    if (args.threshold != 0) {
-      keep = 0;
-      MOLFUSE_UNROLL
-      for (int n = 0; n < kStepTiles; ++n) keep |= kept<true>(args, s, own, at, n) << (4 * n);
+    float weights[PARTS][kStepTiles][4], slopes[PARTS][kStepTiles][4];
+    uint32_t keep = args.threshold != 0 ? 0u : 0xFFFFu;  // a bit for each element
+    MOLFUSE_UNROLL
+    for (int p = 0; p < PARTS; ++p) {
+      const int key = own + 16 * p;
+      multiply_rows<T, DIM, kStepTiles>(weights[p], keys, key, queries, args.tf32 != 0);
+      const bool masked = at + kStep > s.queries || s.limit(args, at) < key + 16;
+      finish_scores<T, true, true>(weights[p], args, s, relative, key, at, masked);
+      multiply_rows<T, DIM, kStepTiles>(slopes[p], values, key, grads, args.tf32 != 0);
+      if (args.threshold != 0) {
+        MOLFUSE_UNROLL
+        for (int n = 0; n < kStepTiles; ++n) keep |= kept<true>(args, s, key, at, n) << (4 * (p * kStepTiles + n));
+      }
     }
     MOLFUSE_UNROLL
     for (int n = 0; n < kStepTiles; ++n) {
       float sum[2] = {0, 0}, total[2] = {0, 0};
       MOLFUSE_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        weights[n][e] = exp2_fast(weights[n][e] - log_sum[n][e & 1]);
-        total[e & 1] += weights[n][e];
-        slopes[n][e] = weights[n][e] == 0 || (keep >> (4 * n + e) & 1u) == 0 ? 0.0f : slopes[n][e] * args.keep_scale;
-        sum[e & 1] = fused_multiply_add(weights[n][e], slopes[n][e], sum[e & 1]);
+      for (int p = 0; p < PARTS; ++p) {
+        MOLFUSE_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          float &weight = weights[p][n][e], &slope = slopes[p][n][e];
+          weight = power<T>(weight - log_sum[n][e & 1]);
+          total[e & 1] += weight;
+          slope = weight == 0 || (keep >> (4 * (p * kStepTiles + n) + e) & 1u) == 0 ? 0.0f : slope * args.keep_scale;
+          sum[e & 1] = fused_multiply_add(weight, slope, sum[e & 1]);
+        }
       }
       MOLFUSE_UNROLL
       for (int c = 0; c < 2; ++c) {
@@ -183,40 +191,48 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
         }
       }
       MOLFUSE_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        // What is hidden stays 0, even if the sum is NaN.
-        weights[n][e] = weights[n][e] == 0 ? 0.0f : weights[n][e] * share[e & 1];
-        slopes[n][e] = score_gradient(weights[n][e], slopes[n][e], delta[e & 1]);
-        if ((keep >> (4 * n + e) & 1u) == 0) weights[n][e] = 0;
-      }
-      MOLFUSE_UNROLL
-      for (int r = 0; r < 2; ++r) {
-        const int row = own + g + 8 * r;
-        if constexpr (sizeof(T) == 2) {
-          store(reinterpret_cast<uint32_t*>(shared_slopes + Slopes::offset(row, n) + 4 * t), pack<T>(slopes[n][2 * r], slopes[n][2 * r + 1]));
-        } else {
-          store(reinterpret_cast<Vector<float, 2>*>(shared_slopes + Slopes::offset(row, 2 * n + t / 2) + t % 2 * 8),
-                Vector<float, 2>{{slopes[n][2 * r], slopes[n][2 * r + 1]}});
-        }
-      }
-    }
-    multiply_weights<T, DIM, DIM>(grad_value, weights, grads, 0, args.tf32 != 0);
-    multiply_weights<T, DIM, DIM>(grad_key, slopes, queries, 0, args.tf32 != 0);
-    if (args.grad_bias_direct != 0) {
-      const auto position = Position<true>::of_lane(own, at);
-      const BiasStrides& strides = args.grad_bias_strides;
-      MOLFUSE_UNROLL
-      for (int n = 0; n < kStepTiles; ++n) {
+      for (int p = 0; p < PARTS; ++p) {
         MOLFUSE_UNROLL
         for (int e = 0; e < 4; ++e) {
-          const int i = position.query(n, e), j = position.key(n, e);
-          if (i < s.queries && j < s.keys) {
-            store(args.grad_bias + s.batch * strides.batch + s.head * strides.head + i * strides.row + j * strides.column, slopes[n][e]);
+          float &weight = weights[p][n][e], &slope = slopes[p][n][e];
+          // What is hidden stays 0, even if the sum is NaN.
+          weight = weight == 0 ? 0.0f : weight * share[e & 1];
+          slope = score_gradient(weight, slope, delta[e & 1]);
+          if ((keep >> (4 * (p * kStepTiles + n) + e) & 1u) == 0) weight = 0;
+        }
+        MOLFUSE_UNROLL
+        for (int r = 0; r < 2; ++r) {
+          const int row = own + 16 * p + g + 8 * r;
+          const float first = slopes[p][n][2 * r], second = slopes[p][n][2 * r + 1];
+          if constexpr (sizeof(T) == 2) {
+            store(reinterpret_cast<uint32_t*>(shared_slopes + Slopes::offset(row, n) + 4 * t), pack<T>(first, second));
+          } else {
+            store(reinterpret_cast<Vector<float, 2>*>(shared_slopes + Slopes::offset(row, 2 * n + t / 2) + t % 2 * 8), Vector<float, 2>{{first, second}});
           }
         }
       }
     }
-    if (args.relative_parts != nullptr) add_diagonals<true>(slopes, args, s, own, at, diagonals, sums, &low, &high);
+    MOLFUSE_UNROLL
+    for (int p = 0; p < PARTS; ++p) {
+      const int key = own + 16 * p;
+      multiply_weights<T, DIM, DIM>(grad_value[p], weights[p], grads, 0, args.tf32 != 0);
+      multiply_weights<T, DIM, DIM>(grad_key[p], slopes[p], queries, 0, args.tf32 != 0);
+      if (args.grad_bias_direct != 0) {
+        const auto position = Position<true>::of_lane(key, at);
+        const BiasStrides& strides = args.grad_bias_strides;
+        MOLFUSE_UNROLL
+        for (int n = 0; n < kStepTiles; ++n) {
+          MOLFUSE_UNROLL
+          for (int e = 0; e < 4; ++e) {
+            const int i = position.query(n, e), j = position.key(n, e);
+            if (i < s.queries && j < s.keys) {
+              store(args.grad_bias + s.batch * strides.batch + s.head * strides.head + i * strides.row + j * strides.column, slopes[p][n][e]);
+            }
+          }
+        }
+      }
+      if (args.relative_parts != nullptr) add_diagonals<true>(slopes[p], args, s, key, at, diagonals, sums, &low, &high);
+    }
     sync_block();
     const int half = warp % Plan::kHalves * 16, begin = warp / Plan::kHalves * Plan::kOwnColumns, end = smaller(begin + Plan::kOwnColumns, DIM);
     for (int column = begin; column < end && args.grad_query.data != nullptr; column += kColumns) {
@@ -231,28 +247,32 @@ MOLFUSE_KERNEL((ShortPlan<T, DIM, WARPS>::kThreads), (ShortPlan<T, DIM, WARPS>::
   }
   wait_copies<0>();
   sync_block();
-  float key_factor[2], value_factor[2];
   MOLFUSE_UNROLL
-  for (int r = 0; r < 2; ++r) {
-    const bool seen = own + g + 8 * r < s.length;
-    key_factor[r] = seen ? args.scale : 0.0f;
-    value_factor[r] = seen ? args.keep_scale : 0.0f;
-  }
-  unsigned char* stage = keys + own * Plan::kRowBytes;
-  if (args.grad_key.data != nullptr) {
-    write_rows<T, DIM>(grad_key, key_factor, stage, args.grad_key, rows_of<T>(args.grad_key, s, s.first_key), own, s.keys, 0, args.dim);
-  }
-  if (args.grad_value.data != nullptr) {
-    write_rows<T, DIM>(grad_value, value_factor, stage, args.grad_value, rows_of<T>(args.grad_value, s, s.first_key), own, s.keys, 0, args.dim);
+  for (int p = 0; p < PARTS; ++p) {
+    const int key = own + 16 * p;
+    float key_factor[2], value_factor[2];
+    MOLFUSE_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      const bool seen = key + g + 8 * r < s.length;
+      key_factor[r] = seen ? args.scale : 0.0f;
+      value_factor[r] = seen ? args.keep_scale : 0.0f;
+    }
+    unsigned char* stage = keys + key * Plan::kRowBytes;
+    if (args.grad_key.data != nullptr) {
+      write_rows<T, DIM>(grad_key[p], key_factor, stage, args.grad_key, rows_of<T>(args.grad_key, s, s.first_key), key, s.keys, 0, args.dim);
+    }
+    if (args.grad_value.data != nullptr) {
+      write_rows<T, DIM>(grad_value[p], value_factor, stage, args.grad_value, rows_of<T>(args.grad_value, s, s.first_key), key, s.keys, 0, args.dim);
+    }
   }
   if (args.relative_parts != nullptr) finish_diagonals(args, sums, low, high, global_sums);
 }
 
 // ---- dispatch
 
-template <class T, int DIM, int WARPS>
+template <class T, int DIM, int WARPS, int PARTS = 1>
 bool launch_short(Args args, const AttentionProblem& p, DeviceCall& call) {
-  using Plan = ShortPlan<T, DIM, WARPS>;
+  using Plan = ShortPlan<T, DIM, WARPS, PARTS>;
   const int64_t pairs = p.batch * p.heads;
   size_t shared = Plan::kTileBytes;
   if (p.grad_relative != nullptr) shared += Plan::kWarps * Plan::kDiagonalFloats * sizeof(float);
@@ -262,19 +282,19 @@ bool launch_short(Args args, const AttentionProblem& p, DeviceCall& call) {
     args.relative_parts = call.scratch<float>(pairs * Plan::kWarps * (2 * p.radius + 1));
     shared = place_relative_sums(args, Plan::kWarps, shared, call);
   }
-  call.launch("attention short_gradients", short_gradients<T, DIM, WARPS>, Grid{pairs, 1, 1}, Plan::kThreads, shared, args);
+  call.launch("attention short_gradients", short_gradients<T, DIM, WARPS, PARTS>, Grid{pairs, 1, 1}, Plan::kThreads, shared, args);
   if (p.grad_relative != nullptr) reduce_relative(args, p, Plan::kWarps, call);
   return true;
 }
 
 using Launcher = bool (*)(Args, const AttentionProblem&, DeviceCall&);
 
-/// The table: by head size and the keys that 2, 4, 8 or 16 warps have. Larger ones have no place in registers or shared memory.
+/// The table: by head size and the keys that 2, 4 or 8 warps have, 16 each, or 32 so that what a thread needs beside them is there once. Larger ones have no place in registers or shared memory.
 template <class T, int DIM, int MOST>
 Launcher launcher_for(int64_t keys) {
   if (keys > MOST) return nullptr;
   if constexpr (MOST >= 256) {
-    if (keys > 128) return launch_short<T, DIM, 16>;
+    if (keys > 128) return launch_short<T, DIM, 8, 2>;
   }
   if constexpr (MOST >= 128) {
     if (keys > 64) return launch_short<T, DIM, 8>;

@@ -193,7 +193,7 @@ MOLFUSE_DEVICE int key_of(const TinyWork& work, int n, int e) {
   return WHOLE ? 8 * n + 2 * t + (e & 1) : (2 * t & ((1 << work.shift) - 1)) + (e & 1);
 }
 
-/// Products become weights whose sum is in total, with the largest score, times log2(e), in largest. A row that sees nothing has weights and
+/// Products become weights whose sum is in total, with the largest score in largest. A row that sees nothing has weights and
 /// a total of 0.
 template <class T, bool WHOLE>
 MOLFUSE_DEVICE void weigh(float (&s)[kTinyTiles<WHOLE>][4], float (&largest)[2], float (&total)[2], const Args& args, const TinyWork& work,
@@ -211,15 +211,15 @@ MOLFUSE_DEVICE void weigh(float (&s)[kTinyTiles<WHOLE>][4], float (&largest)[2],
         const int j = key_of<WHOLE>(work, n, e);
         float score = -infinity();
         if (j < limit) {
-          score = s[n][e] * args.scale_log2;
+          score = s[n][e] * args.score_scale;
           if (args.bias != nullptr) {
             const int64_t at = sequence.batch * args.bias_strides.batch + sequence.head * args.bias_strides.head +
                                rows.row[r] * args.bias_strides.row + j * args.bias_strides.column;
-            score = fused_multiply_add(float_at<T>(args.bias, args.bias_narrow, at), kLog2e, score);
+            score = fused_multiply_add(float_at<T>(args.bias, args.bias_narrow, at), kScoreUnit<T>, score);
           }
           if (args.relative != nullptr) {
             const int64_t at = sequence.head * args.relative_head + relative_column(args, sequence, rows.row[r], j) * args.relative_column;
-            score = fused_multiply_add(float_at<T>(args.relative, args.relative_narrow, at), kLog2e, score);
+            score = fused_multiply_add(float_at<T>(args.relative, args.relative_narrow, at), kScoreUnit<T>, score);
           }
         }
         s[n][e] = score;
@@ -236,7 +236,7 @@ MOLFUSE_DEVICE void weigh(float (&s)[kTinyTiles<WHOLE>][4], float (&largest)[2],
     for (int n = 0; n < kTinyTiles<WHOLE>; ++n) {
       MOLFUSE_UNROLL
       for (int e = 2 * r; e < 2 * r + 2; ++e) {
-        s[n][e] = exp2_fast(s[n][e] - shift);
+        s[n][e] = power<T>(s[n][e] - shift);
         total[r] += s[n][e];
       }
     }
@@ -480,7 +480,7 @@ MOLFUSE_KERNEL((TinyPlan<T, DIM>::kThreads), (TinyPlan<T, DIM>::kForwardBlocks))
     out[r] = offset_of(args.out, s, s.first_query) + rows.row[r] * static_cast<int>(args.out.row);
     factor[r] = total[r] == 0 ? 0.0f : args.keep_scale / total[r];
     if (args.lse != nullptr && lane_index() % 4 == 0 && exists[r]) {
-      store(lse_of(args, s) + rows.row[r] * args.lse_row, total[r] == 0 ? -infinity() : largest[r] * kLn2 + log(total[r]));
+      store(lse_of(args, s) + rows.row[r] * args.lse_row, total[r] == 0 ? -infinity() : largest[r] * kToLog<T> + log(total[r]));
     }
   }
   MOLFUSE_UNROLL
@@ -591,7 +591,7 @@ MOLFUSE_KERNEL((TinyPlan<T, DIM>::kThreads), (TinyPlan<T, DIM>::kBackwardBlocks)
     delta += shuffle_xor(delta, 2);
     // For the kernel of a bias that is broadcast.
     if (args.statistics != nullptr && lane_index() % 4 == 0 && rows.row[r] < s.queries) {
-      const float log_sum = total[r] == 0 ? infinity() : largest[r] + kLog2e * log(total[r]);
+      const float log_sum = total[r] == 0 ? infinity() : largest[r] + kScoreUnit<T> * log(total[r]);
       store(statistics_of(args, s) + rows.row[r], RowStatistics{log_sum, delta});
     }
     MOLFUSE_UNROLL

@@ -14,7 +14,19 @@ namespace attention_device {
 
 using namespace device;
 
-constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+constexpr float kLog2e = 1.4426950408889634f;
+
+/// Scores are kept times this. In f32 they stay as they are, so that a weight's exponent is rounded only after the subtraction, when it is
+/// small; the 16-bit types save the product by log2(e) for each of them.
+template <class T>
+constexpr float kScoreUnit = sizeof(T) == 4 ? 1.0f : kLog2e;
+template <class T>
+constexpr float kToLog = sizeof(T) == 4 ? 1.0f : 0.6931471805599453f;
+/// e to the power of a difference of kept scores.
+template <class T>
+MOLFUSE_DEVICE float power(float difference) {
+  return exp2_fast(sizeof(T) == 4 ? difference * kLog2e : difference);
+}
 
 /// Rows of head-size elements. aligned: every row begins at a multiple of 16 bytes.
 struct Operand {
@@ -28,12 +40,12 @@ struct BiasStrides {
   int64_t batch, head, row, column;
 };
 
-/// A row's log2-sum-exp2 and the sum of out * grad_out. +infinity for a row that sees nothing: its weights are then 0.
+/// A row's log-sum-exp, in the unit of scores, and the sum of out * grad_out. +infinity for a row that sees nothing: its weights are then 0.
 struct alignas(8) RowStatistics {
   float log_sum, delta;
 };
 
-/// Of the keys that a block has seen of a row: the largest score, times log2(e), and the sum of powers over it.
+/// Of the keys that a block has seen of a row: the largest score and the sum of powers over it.
 struct alignas(8) ShareSoftmax {
   float largest, total;
 };
@@ -61,7 +73,7 @@ struct Args {
   int32_t radius;
   float* relative_parts;  // [parts][2R+1] of each head, NULL: not wanted
   int32_t relative_parts_shared;
-  float scale, scale_log2, keep_scale;
+  float scale, score_scale, keep_scale;
   uint32_t threshold, offset_low, key_low, key_high;
   RowStatistics* statistics;
   /// Where a row's keys are shared by `splits` > 1 blocks: what each has summed, [splits][B * H * N][dim], and its softmax.
@@ -263,11 +275,17 @@ MOLFUSE_DEVICE void write_share(const Args& args, int split, int pair, int row, 
 
 // ---- products
 
+/// f32's products have so many addresses that, kept over the caller's loop, they would not fit in registers.
+template <class T>
+MOLFUSE_DEVICE int product_lane() {
+  return sizeof(T) == 4 ? fresh(lane_index()) : lane_index();
+}
+
 /// Sets acc to the products of 16 rows of one tile, from row `row` on, with 8 * TILES rows of another.
 template <class T, int DIM, int TILES>
 MOLFUSE_DEVICE void multiply_rows(float (&acc)[TILES][4], const unsigned char* left, int row, const unsigned char* right, bool tf32) {
   using Rows = Tile<T, DIM>;
-  const int lane = lane_index();
+  const int lane = product_lane<T>();
   MOLFUSE_UNROLL
   for (int n = 0; n < TILES; ++n) {
     MOLFUSE_UNROLL
@@ -308,7 +326,7 @@ template <class T, int DIM, int COLUMNS, int TILES>
 MOLFUSE_DEVICE void multiply_weights(float (&acc)[COLUMNS / 8][4], const float (&weights)[TILES][4], const unsigned char* right, int column,
                                      bool tf32) {
   using Rows = Tile<T, DIM>;
-  const int lane = lane_index(), g = lane / 4, t = lane % 4;
+  const int lane = product_lane<T>(), g = lane / 4, t = lane % 4;
   constexpr int kStep = sizeof(T) == 4 ? 1 : 2;
   MOLFUSE_UNROLL
   for (int s = 0; s < TILES; s += kStep) {
@@ -364,12 +382,12 @@ MOLFUSE_DEVICE float float_at(const void* data, int narrow, int64_t at) {
   return load(static_cast<const float*>(data) + at);
 }
 
-/// Copies the head's relative bias, times log2(e), to shared memory where there is room for it.
+/// Copies the head's relative bias, in the unit of scores, to shared memory where there is room for it.
 template <class T>
 MOLFUSE_DEVICE void load_relative(const Args& args, int head, float* to, int threads) {
   if (args.relative == nullptr || args.relative_shared == 0) return;
   for (int n = thread_index(); n < 2 * args.radius + 1; n += threads) {
-    store(to + n, float_at<T>(args.relative, args.relative_narrow, head * args.relative_head + n * args.relative_column) * kLog2e);
+    store(to + n, float_at<T>(args.relative, args.relative_narrow, head * args.relative_head + n * args.relative_column) * kScoreUnit<T>);
   }
 }
 
@@ -379,7 +397,7 @@ MOLFUSE_DEVICE int relative_column(const Args& args, const Sequence& s, int i, i
   return static_cast<int>((distance < -radius ? -radius : distance > radius ? radius : distance) + radius);
 }
 
-/// Products become scores times log2(e), -infinity where not visible. masked: whether anything in the tile may be invisible.
+/// Products become scores, -infinity where not visible. masked: whether anything in the tile may be invisible.
 template <class T, bool TRANSPOSED, bool FEATURES, int TILES>
 MOLFUSE_DEVICE void finish_scores(float (&s)[TILES][4], const Args& args, const Sequence& sequence, const float* relative, int first_row,
                                   int first_column, bool masked) {
@@ -387,7 +405,7 @@ MOLFUSE_DEVICE void finish_scores(float (&s)[TILES][4], const Args& args, const 
   MOLFUSE_UNROLL
   for (int n = 0; n < TILES; ++n) {
     MOLFUSE_UNROLL
-    for (int e = 0; e < 4; ++e) s[n][e] *= args.scale_log2;
+    for (int e = 0; e < 4; ++e) s[n][e] *= args.score_scale;
   }
   if (!masked && !(FEATURES && (args.bias != nullptr || args.relative != nullptr))) return;
   const int64_t bias_head = sequence.batch * args.bias_strides.batch + sequence.head * args.bias_strides.head;
@@ -403,12 +421,12 @@ MOLFUSE_DEVICE void finish_scores(float (&s)[TILES][4], const Args& args, const 
       if constexpr (FEATURES) {
         if (args.bias != nullptr) {
           const float bias = float_at<T>(args.bias, args.bias_narrow, bias_head + i * args.bias_strides.row + j * args.bias_strides.column);
-          s[n][e] = fused_multiply_add(bias, kLog2e, s[n][e]);
+          s[n][e] = fused_multiply_add(bias, kScoreUnit<T>, s[n][e]);
         }
         if (args.relative != nullptr) {
           const int column = relative_column(args, sequence, i, j);
           s[n][e] += args.relative_shared != 0 ? load(relative + column)
-                                               : kLog2e * float_at<T>(args.relative, args.relative_narrow,
+                                               : kScoreUnit<T> * float_at<T>(args.relative, args.relative_narrow,
                                                                       sequence.head * args.relative_head + column * args.relative_column);
         }
       }

@@ -38,6 +38,11 @@ MOLFUSE_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
 MOLFUSE_DEVICE int block_x() { return static_cast<int>(blockIdx.x); }
 MOLFUSE_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
 MOLFUSE_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }
+/// x, as a number of which nothing is known: what is computed from it is computed there, and not kept in registers over a loop.
+MOLFUSE_DEVICE int fresh(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 MOLFUSE_DEVICE int grid_x() { return static_cast<int>(gridDim.x); }
 MOLFUSE_DEVICE int grid_y() { return static_cast<int>(gridDim.y); }
 

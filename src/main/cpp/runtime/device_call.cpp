@@ -189,6 +189,11 @@ void DeviceCall::zero(void* to, size_t bytes) {
   if (bytes > 0) check_cuda(cudaMemsetAsync(to, 0, bytes, stream_of(execution_)), at("setting memory to zero"));
 }
 
+void DeviceCall::external(const std::function<void()>& calls) {
+  const WhileCapturing allowed;
+  calls();
+}
+
 void DeviceCall::launch_kernel(const char* name, const void* kernel, Grid grid, int threads, size_t shared, void** arguments) {
   const WhileCapturing allowed;
   // More than this has to be asked for: always all there is, so that a call of another thread does not take it back before the launch.

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,7 @@ class DeviceCall {
   DeviceCall& operator=(const DeviceCall&) = delete;
 
   const DeviceInfo& device() const { return *device_; }
+  void* stream() const { return execution_.stream; }
   bool allow_tf32() const { return execution_.allow_tf32 != 0; }
   bool deterministic() const { return execution_.deterministic != 0; }
 
@@ -72,6 +74,9 @@ class DeviceCall {
   void zero(void* at, size_t bytes);
   /// Where kernels of this call report.
   unsigned long long* report() const { return report_; }
+
+  /// Runs calls of another library that may load kernels or allocate, which a stream's capture allows a thread only if it says so.
+  void external(const std::function<void()>& calls);
 
   template <class T>
   struct Same {

@@ -11,8 +11,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "runtime/backend_setting.h"
 #include "runtime/check.h"
 #include "runtime/cpu_level.h"
+#include "runtime/cudnn_library.h"
 #include "runtime/device_call.h"
 
 #ifndef MOLFUSE_VERSION
@@ -129,7 +131,6 @@ molfuse_status molfuse_get_capabilities(molfuse_capabilities* out) {
     std::snprintf(filled.cpu_vector_level, sizeof filled.cpu_vector_level, "%s", level_name(cpu_level()));
     std::snprintf(filled.cpu_vector_best, sizeof filled.cpu_vector_best, "%s", level_name(best_level()));
     filled.cpu_threads = omp_in_parallel() ? 1 : omp_get_max_threads();
-    filled.cudnn_usable = 0;
 #if defined(MOLFUSE_WITH_CUDA)
     const char* reason = "";
     filled.cuda_compiled = 1;
@@ -140,7 +141,12 @@ molfuse_status molfuse_get_capabilities(molfuse_capabilities* out) {
     filled.cuda_usable = 0;
     std::snprintf(filled.cuda_reason, sizeof filled.cuda_reason, "%s", kNoKernels);
 #endif
-    std::snprintf(filled.cudnn_reason, sizeof filled.cudnn_reason, "%s", "this build has no cuDNN backend");
+    const CudnnLibrary cudnn = cudnn_library();
+    filled.cudnn_version = cudnn.version;
+    filled.cudnn_usable = cudnn.usable && filled.cuda_usable != 0;
+    std::snprintf(filled.cudnn_reason, sizeof filled.cudnn_reason, "%s",
+                  cudnn.usable && filled.cuda_usable == 0 ? "there is no CUDA device to use it on" : cudnn.reason.c_str());
+    std::snprintf(filled.attention_backend, sizeof filled.attention_backend, "%s", backend_name(attention_backend()));
     std::memcpy(out, &filled, size);
   });
 }

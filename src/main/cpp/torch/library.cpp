@@ -48,6 +48,8 @@ std::string info() {
   json += ",\"cuda_reason\":" + quoted(capabilities.cuda_reason);
   json += std::string(",\"cudnn_usable\":") + boolean(capabilities.cudnn_usable);
   json += ",\"cudnn_reason\":" + quoted(capabilities.cudnn_reason);
+  json += ",\"cudnn_version\":" + std::to_string(capabilities.cudnn_version);
+  json += ",\"attention_backend\":" + quoted(capabilities.attention_backend);
   return json + "}";
 }
 
@@ -73,6 +75,10 @@ std::string device_info(int64_t device) {
 
 void set_cpu_level(const std::string& level) {
   torch_ops::check_status(molfuse_set_cpu_level(level.c_str()), "set_cpu_level");
+}
+
+void set_attention_backend(const std::string& backend) {
+  torch_ops::check_status(molfuse_set_attention_backend(backend.c_str()), "set_attention_backend");
 }
 
 }  // namespace molfuse::torch_api

@@ -30,15 +30,38 @@ namespace molfuse::torch_api {
 std::string version();
 
 /// One JSON object: version, libtorch, cpu_vector_level, cpu_vector_best, cpu_threads, cuda_compiled, cuda_usable,
-/// cuda_reason, cudnn_usable, cudnn_reason.
+/// cuda_reason, cudnn_usable, cudnn_reason, cudnn_version (91900 for 9.19.0, 0: none was found), attention_backend.
 std::string info();
 
 /// One JSON object about a CUDA device, see molfuse_get_device_info: device_count, usable, reason, name, compute_major, compute_minor,
 /// multiprocessors, shared_memory_per_block, total_memory, driver_version, runtime_version. Device 0 may be asked for where there is none.
 std::string device_info(int64_t device);
 
+/// One JSON object about the memory of an accelerator, in bytes: allocated, reserved, peak_allocated and peak_reserved by libtorch's
+/// caching allocator (0 before its first use), free and total as the driver says. Unsupported where there is no such device.
+std::string device_memory(int64_t device);
+
+/// Starts the peaks of device_memory again from what is in use now.
+void reset_peak_memory(int64_t device);
+
+/// Gives memory that libtorch's caching allocator holds but does not use back to the driver.
+void empty_device_cache(int64_t device);
+
+/// How busy a CUDA device was lately in percent of the time, by NVML, which is looked for at the first call; -1 if that is not known.
+int64_t device_utilization(int64_t device);
+
+/// uint8 [...] on the CPU: the state of libtorch's default generator of a CUDA device, or with -1 of the CPU. Taken between two draws of
+/// other threads, not within one.
+at::Tensor generator_state(int64_t device);
+
+/// Puts a state of generator_state back, for draws of all threads, and not within one.
+void set_generator_state(int64_t device, const at::Tensor& state);
+
 /// Forces the CPU vector level of the process: "baseline", "avx2", "avx512" or "auto". For tests and measurements.
 void set_cpu_level(const std::string& level);
+
+/// What computes attention on a GPU in all later calls of the process: "auto", "own" or "cudnn", see molfuse_set_attention_backend.
+void set_attention_backend(const std::string& backend);
 
 // ---- attention -------------------------------------------------------------------------------------------------------
 
@@ -162,6 +185,33 @@ void fused_adamw_(const std::vector<at::Tensor>& params, const std::vector<at::T
 /// Scales all gradients in place so that their joint norm is at most max_norm, and returns the norm before that (f32 [], or
 /// f64 [] if any gradient is f64) on the first gradient's device. norm_type 1, 2, any other positive number, or infinity.
 at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& grads, double max_norm, double norm_type);
+
+// ---- gradient checkpointing ------------------------------------------------------------------------------------------------
+
+/// Computes the gradients of a checkpointed segment in backward, by running the segment again: inputs are its inputs without history
+/// (those that required gradients do so again), grad_outputs has one gradient for each output, or an undefined tensor; grad_inputs gets
+/// one gradient for each input, or stays undefined. Called with gradients enabled, in the thread and on the stream that libtorch runs
+/// this node's backward on; what it throws, backward throws.
+typedef void (*recompute_callback)(int64_t segment, const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& grad_outputs,
+                                   std::vector<at::Tensor>& grad_inputs);
+
+/// outputs, computed from inputs without gradients, as results of a node of the graph whose backward calls recompute with the caller's
+/// number of the segment. Integer outputs have no history. The node saves the inputs, and nothing else.
+std::vector<at::Tensor> checkpoint_outputs(const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& outputs, int64_t segment,
+                                           recompute_callback recompute);
+
+/// Numbers of the segments that will not be called back any more, each once.
+std::vector<int64_t> released_segments();
+
+// ---- waiting for a device ----------------------------------------------------------------------------------------------------
+
+/// Begins or ends counting the operators called by this thread that take values of tensors to the host. Calls nest.
+void count_host_reads(bool on);
+
+/// Such operators so far in this thread while counting was on: each reading of a number (item), copy from a device to the CPU, equal and
+/// nonzero. Tensors on the CPU count, too, but for copies and for what operators' own CPU code reads: so a test without a device sees what
+/// would wait for one.
+int64_t host_reads();
 
 }  // namespace molfuse::torch_api
 

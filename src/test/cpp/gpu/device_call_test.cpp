@@ -100,6 +100,19 @@ TEST_F(DeviceCallTest, AFirstCallMayBeCaptured) {
   EXPECT_EQ(state().launches.size(), 1u);
 }
 
+TEST_F(DeviceCallTest, CallsOfAnotherLibraryMayAllocateInACaptureHoweverTheyEnd) {
+  auto execution = zeroed<molfuse_execution>();
+  execution.device_type = MOLFUSE_CUDA;
+  execution.stream = &execution;
+  molfuse::DeviceCall call(execution, "molfuse_f");
+  EXPECT_EQ(call.stream(), &execution);
+  int calls = 0;
+  call.external([&] { calls += state().capture_mode == cudaStreamCaptureModeRelaxed; });
+  EXPECT_EQ(calls, 1);
+  EXPECT_THROW(call.external([] { throw molfuse::Error{MOLFUSE_INTERNAL_ERROR, "of the library"}; }), molfuse::Error);
+  EXPECT_EQ(state().capture_mode, cudaStreamCaptureModeGlobal);
+}
+
 TEST_F(DeviceCallTest, SaysWhyThereIsNoDevice) {
   state().count_error = cudaErrorInsufficientDriver;
   state().driver_version = 0;

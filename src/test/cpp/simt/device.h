@@ -26,6 +26,7 @@ inline int block_threads() { return simt::block_threads(); }
 inline int block_x() { return simt::block_index().x; }
 inline int block_y() { return simt::block_index().y; }
 inline int block_z() { return simt::block_index().z; }
+inline int fresh(int x) { return x; }
 inline int grid_x() { return simt::grid_size().x; }
 inline int grid_y() { return simt::grid_size().y; }
 inline unsigned char* shared_memory() { return static_cast<unsigned char*>(simt::shared_memory()); }

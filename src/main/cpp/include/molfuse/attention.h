@@ -8,7 +8,8 @@
  *   out            = dropout(softmax over visible j of score) . value
  *
  * after Vaswani et al. 2017 (attention), Dao et al. 2022 (online softmax and recomputation from lse), Raffel et al. 2020
- * and Shaw et al. 2018 (relative positions). Nothing of size N x M is allocated in either direction.
+ * and Shaw et al. 2018 (relative positions). Nothing of size N x M is allocated in either direction by this library's kernels; cuDNN,
+ * which molfuse_set_attention_backend can choose on a device, allocates that in backward.
  * A row that sees no key gives out = 0, lse = -inf and adds nothing to any gradient.
  *
  * Dropout: keep element (b,h,i,j) iff word (j % 4) of Philox with counter (j / 4, i, b * H + h, low word of offset) and key

@@ -119,9 +119,11 @@ typedef struct molfuse_capabilities {
   int32_t cpu_threads;          /**< threads a parallel call from this thread would use */
   int32_t cuda_compiled;        /**< 1 if the build holds CUDA kernels */
   int32_t cuda_usable;          /**< 1 if a CUDA device can be used now */
-  int32_t cudnn_usable;
+  int32_t cudnn_usable;         /**< 1 if attention on a device can use cuDNN: there are a libcudnn and a device */
   char cuda_reason[160];        /**< why cuda_usable is 0 */
   char cudnn_reason[160];       /**< why cudnn_usable is 0 */
+  int32_t cudnn_version;        /**< of the libcudnn that was found, 91900 for 9.19.0; 0: none */
+  char attention_backend[16];   /**< the setting of molfuse_set_attention_backend */
 } molfuse_capabilities;
 
 MOLFUSE_API molfuse_status molfuse_get_capabilities(molfuse_capabilities* out);
@@ -155,6 +157,19 @@ MOLFUSE_API molfuse_status molfuse_get_device_info(int32_t device, molfuse_devic
  * @return MOLFUSE_UNSUPPORTED when the machine has no such level, MOLFUSE_INVALID_ARGUMENT for another word.
  */
 MOLFUSE_API molfuse_status molfuse_set_cpu_level(const char* level);
+
+/**
+ * Chooses what computes molfuse_attention_forward and molfuse_attention_backward on a device in all later calls of the process; on the CPU
+ * and for molfuse_attention_decode there is one choice only. MOLFUSE_ATTENTION_BACKEND in the environment does the same at load time.
+ *  - "auto", the default: cuDNN for the problems that the library's table of measurements gives to it, if it is there and can do them
+ *    as documented, else this library's kernels. No GPU has been measured yet: the table is empty.
+ *  - "own": this library's kernels.
+ *  - "cudnn": cuDNN, or MOLFUSE_UNSUPPORTED from the call with the reason: it is absent, or cannot do the problem.
+ * A backward may follow a forward of the other backend. With cuDNN and key_lengths, key and value rows past a sequence's end must be finite.
+ * MOLFUSE_CUDNN in the environment names the libcudnn to use, or its folder, or is "off".
+ * @return MOLFUSE_INVALID_ARGUMENT for another word.
+ */
+MOLFUSE_API molfuse_status molfuse_set_attention_backend(const char* backend);
 
 #ifdef __cplusplus
 }

@@ -33,7 +33,19 @@ public final class BadRecordReport {
     /** More tokens than the filter allows. */
     TOO_MANY_TOKENS("too many tokens"),
     /** The same canonical SMILES came before. */
-    DUPLICATE("duplicate");
+    DUPLICATE("duplicate"),
+    /** A file breaks off or is damaged; what came before that was used. Counted once for a file of lines. */
+    DAMAGED_FILE("damaged file"),
+    /** The SMILES holds the wildcard, an atom of no element. */
+    WILDCARD_ATOM("wildcard atom"),
+    /** No fragment of the molecule holds carbon. */
+    NO_ORGANIC_FRAGMENT("no organic fragment"),
+    /** An atom is of an element that the filter does not allow. */
+    FORBIDDEN_ATOM("element not allowed"),
+    /** The molecular weight is outside the filter's range. */
+    WEIGHT_OUT_OF_RANGE("weight out of range"),
+    /** A record of a record file does not have the checksum it was written with. */
+    DAMAGED_RECORD("damaged record");
 
     private final String text;
 
@@ -95,9 +107,14 @@ public final class BadRecordReport {
    * @param smiles what stood there
    * @param detail what exactly is wrong
    */
-  public synchronized void add(Reason reason, Path file, long line, String smiles, String detail) {
-    counts.merge(reason, 1L, Long::sum);
-    total++;
+  public void add(Reason reason, Path file, long line, String smiles, String detail) {
+    add(reason, 1, file, line, smiles, detail);
+  }
+
+  /** Counts several records that have one fault, with one example. */
+  synchronized void add(Reason reason, long records, Path file, long line, String smiles, String detail) {
+    counts.merge(reason, records, Long::sum);
+    total += records;
     if (examples.size() < maxExamples) {
       examples.add(new Example(reason, file, line, cut(smiles), cut(detail)));
     }

@@ -27,8 +27,13 @@ final class DatasetLoader {
     MoleculeRecord next();
   }
 
+  /** Takes note of a record that passed, by its place among all that were read, in place of storing the molecule. */
+  interface Notes {
+    void add(long place, String canonical);
+  }
+
   /** A record that passed, or why it did not. */
-  private static final class Result {
+  static final class Result {
     final MoleculeRecord at;
     MoleculeParser.Molecule molecule;
     List<String> symbols;
@@ -50,6 +55,7 @@ final class DatasetLoader {
   private final Selfies selfies;
   private final MoleculeParser parser = new MoleculeParser();
   private final BadRecordReport report;
+  private final Notes notes;
   private final MoleculeStore store = new MoleculeStore();
   private final KnownMolecules seen = new KnownMolecules(0);
 
@@ -58,10 +64,18 @@ final class DatasetLoader {
 
   private long[] symbolCounts = new long[64];
   private long records;
+  private long taken;
+  private int kept;
 
   DatasetLoader(MoleculeDataset.Options options, BadRecordReport report) {
+    this(options, report, null);
+  }
+
+  /** @param notes gets the molecules, which are not stored then; null to store them */
+  DatasetLoader(MoleculeDataset.Options options, BadRecordReport report, Notes notes) {
     this.options = options;
     this.report = report;
+    this.notes = notes;
     this.selfies = Selfies.with(options.constraints);
   }
 
@@ -102,21 +116,23 @@ final class DatasetLoader {
   }
 
   private boolean full() {
-    return store.size() >= options.limit;
+    return kept >= options.limit;
   }
 
   private List<Result> process(List<MoleculeRecord> chunk) {
     List<Result> results = new ArrayList<>(chunk.size());
-    for (MoleculeRecord at : chunk) {
-      Result result = new Result(at);
-      try {
-        results.add(process(result, at));
-      } catch (RuntimeException | StackOverflowError e) {
-        // Whatever is the matter with one record, the others are used.
-        results.add(new Result(at).reject(BadRecordReport.Reason.INVALID_SMILES, "cannot be read: " + e));
-      }
-    }
+    chunk.forEach(at -> results.add(process(at)));
     return results;
+  }
+
+  /** Any thread may call this. */
+  Result process(MoleculeRecord at) {
+    try {
+      return process(new Result(at), at);
+    } catch (RuntimeException | StackOverflowError e) {
+      // Whatever is the matter with one record, the others are used.
+      return new Result(at).reject(BadRecordReport.Reason.INVALID_SMILES, "cannot be read: " + e);
+    }
   }
 
   private Result process(Result result, MoleculeRecord at) {
@@ -186,7 +202,9 @@ final class DatasetLoader {
         report.add(reason, result.at.file(), result.at.line(), result.at.smiles(), detail);
       } else {
         add(result);
+        kept++;
       }
+      taken++;
     }
   }
 
@@ -209,23 +227,16 @@ final class DatasetLoader {
         ids[i] = id;
       }
     }
-    store.add(result.molecule.graph(), ids, result.molecule.canonical());
+    if (notes == null) {
+      store.add(result.molecule.graph(), ids, result.molecule.canonical());
+    } else {
+      notes.add(taken, result.molecule.canonical());
+    }
   }
 
   /** The data set, with tokens by the vocabulary of the options or by one built from these molecules. */
   MoleculeDataset finish(List<Path> files) {
-    Path first = files.get(0);
-    if (store.size() == 0) {
-      String where = files.size() == 1 ? "" : " nor in the " + (files.size() - 1) + " other files";
-      String why = records == 0 && report.total() == 0 ? "there are no records" : report.summary();
-      throw new ChemDataException(first, "no usable molecule" + where + ": " + why, report);
-    }
-    Vocabulary vocabulary = options.vocabulary;
-    if (vocabulary == null) {
-      Map<String, Long> counts = new HashMap<>();
-      symbolIds.forEach((symbol, id) -> counts.put(symbol, symbolCounts[id]));
-      vocabulary = Vocabulary.fromCounts(counts, options.maxVocab);
-    }
+    Vocabulary vocabulary = vocabulary(files);
     int[] map = new int[symbolIds.size()];
     for (Map.Entry<String, Integer> entry : symbolIds.entrySet()) {
       map[entry.getValue()] = vocabulary.id(entry.getKey());
@@ -233,5 +244,21 @@ final class DatasetLoader {
     store.renumberTokens(map);
     store.trim();
     return new MoleculeDataset(store, vocabulary, report, options.maxLength);
+  }
+
+  /** That of the options, or one built from the molecules that were read. */
+  Vocabulary vocabulary(List<Path> files) {
+    Path first = files.get(0);
+    if (kept == 0) {
+      String where = files.size() == 1 ? "" : " nor in the " + (files.size() - 1) + " other files";
+      String why = records == 0 && report.total() == 0 ? "there are no records" : report.summary();
+      throw new ChemDataException(first, "no usable molecule" + where + ": " + why, report);
+    }
+    if (options.vocabulary != null) {
+      return options.vocabulary;
+    }
+    Map<String, Long> counts = new HashMap<>();
+    symbolIds.forEach((symbol, id) -> counts.put(symbol, symbolCounts[id]));
+    return Vocabulary.fromCounts(counts, options.maxVocab);
   }
 }

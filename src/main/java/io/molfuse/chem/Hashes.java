@@ -23,4 +23,14 @@ final class Hashes {
     }
     return mix(hash);
   }
+
+  /** The hash of a sequence, continued by one more element's hash. */
+  static long chain(long hash, long next) {
+    return mix(hash + 0x9E3779B97F4A7C15L) ^ next;
+  }
+
+  /** A hash as a number in [0, 1), by its upper 53 bits. */
+  static double unit(long hash) {
+    return (hash >>> 11) * 0x1.0p-53;
+  }
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.chem;
 
-import java.io.IOException;
-import java.io.InputStream;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.HexFormat;
@@ -202,19 +200,12 @@ public final class MoleculeDataset {
    * @return the molecules
    */
   public static MoleculeDataset bundled(String name, Options options) {
-    Path file = Path.of(name + ".smi.gz");
     BadRecordReport report = new BadRecordReport(options.maxExamples);
     DatasetLoader loader = new DatasetLoader(options, report);
-    InputStream in = MoleculeDataset.class.getResourceAsStream(name + ".smi.gz");
-    if (in == null) {
-      throw new IllegalArgumentException("bundled data set must be moses-25k or moses-test-2k5, but is " + name);
-    }
-    try (SmilesFile reader = SmilesFile.of(file, in, report)) {
+    try (SmilesFile reader = SmilesFile.bundled(name, report)) {
       loader.read(reader::next);
-    } catch (IOException e) {
-      throw new ChemDataException(file, "the bundled data cannot be read: " + e, e);
+      return loader.finish(List.of(reader.file()));
     }
-    return loader.finish(List.of(file));
   }
 
   /** @return number of molecules */
@@ -296,7 +287,7 @@ public final class MoleculeDataset {
   public String fingerprint() {
     long hash = 0;
     for (int entry = 0; entry < size(); entry++) {
-      hash = Hashes.mix(hash + 0x9E3779B97F4A7C15L) ^ Hashes.of(smiles(entry));
+      hash = Hashes.chain(hash, Hashes.of(smiles(entry)));
     }
     return HexFormat.of().toHexDigits(hash);
   }
@@ -335,23 +326,25 @@ public final class MoleculeDataset {
    * @return the parts
    */
   public Split splitByHash(double validationFraction) {
-    if (!(validationFraction >= 0 && validationFraction <= 1)) {
-      throw new IllegalArgumentException("validationFraction must be 0 to 1, but is " + validationFraction);
-    }
+    requireFraction(validationFraction);
     int[] train = new int[size()];
     int[] validation = new int[size()];
     int trainCount = 0;
     int validationCount = 0;
     for (int entry = 0; entry < size(); entry++) {
-      // The upper 53 bits are a double in [0, 1).
-      double position = (Hashes.of(smiles(entry)) >>> 11) * 0x1.0p-53;
-      if (position < validationFraction) {
+      if (Hashes.unit(Hashes.of(smiles(entry))) < validationFraction) {
         validation[validationCount++] = entry;
       } else {
         train[trainCount++] = entry;
       }
     }
     return new Split(Arrays.copyOf(train, trainCount), Arrays.copyOf(validation, validationCount));
+  }
+
+  static void requireFraction(double validationFraction) {
+    if (!(validationFraction >= 0 && validationFraction <= 1)) {
+      throw new IllegalArgumentException("validationFraction must be 0 to 1, but is " + validationFraction);
+    }
   }
 
   /**

@@ -10,7 +10,7 @@ public final class MoleculeException extends RuntimeException {
   private final BadRecordReport.Reason kind;
 
   MoleculeException(String smiles, String reason, BadRecordReport.Reason kind) {
-    super(reason + ": \"" + smiles + "\"");
+    super(reason + ": \"" + SelfiesException.excerpt(smiles, 0) + "\"");
     this.smiles = smiles;
     this.reason = reason;
     this.kind = kind;

@@ -4,6 +4,7 @@ package io.molfuse.chem;
 import java.io.IOException;
 import java.util.BitSet;
 import java.util.function.Supplier;
+import java.util.function.UnaryOperator;
 import org.openscience.cdk.aromaticity.Aromaticity;
 import org.openscience.cdk.exception.CDKException;
 import org.openscience.cdk.exception.InvalidSmilesException;
@@ -65,6 +66,38 @@ public final class MoleculeParser {
         });
   }
 
+  /**
+   * Reads a molecule and changes it before it is checked.
+   *
+   * @param use makes the result of the changed molecule, its atoms and its canonical SMILES
+   */
+  static <T> T parse(String smiles, UnaryOperator<IAtomContainer> change, Use<T> use) {
+    return guarded(
+        smiles,
+        () -> {
+          IAtomContainer molecule = change.apply(AtomContainerManipulator.suppressHydrogens(parsed(smiles)));
+          perceiveAromaticity(molecule);
+          AtomTable atoms = check(smiles, molecule);
+          return use.of(molecule, atoms, canonical(smiles, molecule, atoms));
+        });
+  }
+
+  /** What to make of a molecule. */
+  interface Use<T> {
+    T of(IAtomContainer molecule, AtomTable atoms, String canonical);
+  }
+
+  /** Canonical SMILES of a molecule that stays as it is. */
+  static String canonicalCopy(IAtomContainer molecule) {
+    try {
+      IAtomContainer copy = molecule.clone();
+      perceiveAromaticity(copy);
+      return CanonicalSmiles.of(copy, AtomTable.of(copy));
+    } catch (CloneNotSupportedException | CDKException | IOException e) {
+      throw new IllegalStateException("a molecule that was read has no canonical form", e);
+    }
+  }
+
   /** Reads and checks a molecule and gives its canonical SMILES. */
   static String canonical(String smiles) {
     return guarded(
@@ -72,6 +105,16 @@ public final class MoleculeParser {
         () -> {
           IAtomContainer molecule = read(smiles);
           return canonical(smiles, molecule, check(smiles, molecule));
+        });
+  }
+
+  /** Reads and checks a molecule and perceives rings and aromaticity as RDKit does. */
+  static PerceivedMolecule perceived(String smiles) {
+    return guarded(
+        smiles,
+        () -> {
+          IAtomContainer molecule = AtomContainerManipulator.suppressHydrogens(parsed(smiles));
+          return PerceivedMolecule.of(molecule, check(smiles, molecule));
         });
   }
 
@@ -102,11 +145,15 @@ public final class MoleculeParser {
 
   private static IAtomContainer read(String smiles) {
     IAtomContainer molecule = AtomContainerManipulator.suppressHydrogens(parsed(smiles));
+    perceiveAromaticity(molecule);
+    return molecule;
+  }
+
+  private static void perceiveAromaticity(IAtomContainer molecule) {
     Aromaticity.clear(molecule);
     // Some releases of CDK look for aromatic rings only where rings are marked.
     Cycles.markRingAtomsAndBonds(molecule);
     Aromaticity.apply(Aromaticity.Model.Daylight, molecule);
-    return molecule;
   }
 
   private static IAtomContainer parsed(String smiles) {
@@ -163,7 +210,7 @@ public final class MoleculeParser {
     return new MoleculeException(smiles, reason, BadRecordReport.Reason.TOO_MANY_ATOMS);
   }
 
-  private static int heavyAtoms(IAtomContainer molecule) {
+  static int heavyAtoms(IAtomContainer molecule) {
     int heavy = 0;
     for (IAtom atom : molecule.atoms()) {
       heavy += Integer.valueOf(Elements.H).equals(atom.getAtomicNumber()) ? 0 : 1;

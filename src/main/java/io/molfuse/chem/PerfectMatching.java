@@ -2,7 +2,6 @@
 package io.molfuse.chem;
 
 import java.util.Arrays;
-import java.util.BitSet;
 
 /**
  * A perfect matching of a small sparse graph: greedy first, always at the node with the fewest free neighbours, then augmenting
@@ -17,6 +16,15 @@ final class PerfectMatching {
   private final int[] neighbour;
   private final int[] mate;
 
+  private long[] waiting;
+  private int waitingCount;
+
+  // Of the search for paths: what an earlier search left is known by its root.
+  private int[] searchedFor;
+  private int[] cameFrom;
+  private int[] cameThrough;
+  private int[] queue;
+
   /**
    * @param start [nodes+1]: where the neighbours of each node begin, and their number
    * @param neighbour the neighbours; both directions of each edge, no loops
@@ -26,6 +34,7 @@ final class PerfectMatching {
     this.start = start;
     this.neighbour = neighbour;
     this.mate = new int[nodes];
+    this.waiting = new long[nodes + 1];
   }
 
   /** The partner of each node, or null if some node stays alone. */
@@ -45,6 +54,11 @@ final class PerfectMatching {
     if (count % 2 != 0) {
       return null;
     }
+    searchedFor = new int[nodes];
+    Arrays.fill(searchedFor, NONE);
+    cameFrom = new int[nodes];
+    cameThrough = new int[nodes];
+    queue = new int[nodes];
     for (int root : CPythonSetOrder.of(Arrays.copyOf(unmatched, count))) {
       if (mate[root] == NONE && !augment(root)) {
         return null;
@@ -55,25 +69,15 @@ final class PerfectMatching {
 
   private void matchGreedily() {
     int[] free = new int[nodes];
-    int most = 0;
     for (int node = 0; node < nodes; node++) {
       free[node] = start[node + 1] - start[node];
-      most = Math.max(most, free[node]);
+      push(free[node], node);
     }
-    // Unmatched nodes by their number of free neighbours; the next one is the lowest node of the lowest non-empty set.
-    BitSet[] waiting = new BitSet[most + 1];
-    for (int i = 1; i <= most; i++) {
-      waiting[i] = new BitSet(nodes);
-    }
-    for (int node = 0; node < nodes; node++) {
-      if (free[node] > 0) {
-        waiting[free[node]].set(node);
-      }
-    }
-    for (int level = 1; level <= most; ) {
-      int node = waiting[level].nextSetBit(0);
-      if (node < 0) {
-        level++;
+    // The lowest node of those with the fewest free neighbours. A node is pushed again when it loses one: then the older entry comes
+    // up after the node was matched, or has lost all.
+    while (waitingCount > 0) {
+      int node = (int) pop();
+      if (mate[node] != NONE || free[node] == 0) {
         continue;
       }
       int partner = NONE;
@@ -82,34 +86,54 @@ final class PerfectMatching {
       }
       mate[node] = partner;
       mate[partner] = node;
-      waiting[free[node]].clear(node);
-      waiting[free[partner]].clear(partner);
-      loseNeighbour(node, free, waiting);
-      loseNeighbour(partner, free, waiting);
-      level = 1;
+      loseNeighbour(node, free);
+      loseNeighbour(partner, free);
     }
   }
 
-  private void loseNeighbour(int matched, int[] free, BitSet[] waiting) {
+  private void loseNeighbour(int matched, int[] free) {
     for (int k = start[matched]; k < start[matched + 1]; k++) {
       int node = neighbour[k];
-      if (mate[node] == NONE) {
-        waiting[free[node]].clear(node);
-        if (free[node] > 1) {
-          waiting[free[node] - 1].set(node);
-        }
-      }
       free[node]--;
+      if (mate[node] == NONE && free[node] > 0) {
+        push(free[node], node);
+      }
     }
+  }
+
+  /** Into the binary heap of pairs, the first of a pair before the second. */
+  private void push(int first, int second) {
+    if (waitingCount == waiting.length) {
+      waiting = Arrays.copyOf(waiting, 2 * waitingCount);
+    }
+    long pair = (long) first << 32 | second;
+    int at = waitingCount++;
+    while (at > 0 && waiting[(at - 1) / 2] > pair) {
+      waiting[at] = waiting[(at - 1) / 2];
+      at = (at - 1) / 2;
+    }
+    waiting[at] = pair;
+  }
+
+  private long pop() {
+    long lowest = waiting[0];
+    long pair = waiting[--waitingCount];
+    int at = 0;
+    for (int child = 1; child < waitingCount; child = 2 * at + 1) {
+      child += child + 1 < waitingCount && waiting[child + 1] < waiting[child] ? 1 : 0;
+      if (waiting[child] >= pair) {
+        break;
+      }
+      waiting[at] = waiting[child];
+      at = child;
+    }
+    waiting[at] = pair;
+    return lowest;
   }
 
   /** Looks for an alternating path from an unmatched node to another and swaps the matching along it. */
   private boolean augment(int root) {
-    int[] cameFrom = new int[nodes];
-    int[] cameThrough = new int[nodes];
-    Arrays.fill(cameFrom, NONE);
-    cameFrom[root] = root;
-    int[] queue = new int[nodes];
+    searchedFor[root] = root;
     int head = 0;
     int tail = 0;
     queue[tail++] = root;
@@ -122,10 +146,11 @@ final class PerfectMatching {
           if (next != root) {
             cameFrom[next] = node;
             cameThrough[next] = next;
-            flip(root, next, cameFrom, cameThrough);
+            flip(root, next);
             return true;
           }
-        } else if (cameFrom[partner] == NONE) {
+        } else if (searchedFor[partner] != root) {
+          searchedFor[partner] = root;
           cameFrom[partner] = node;
           cameThrough[partner] = next;
           queue[tail++] = partner;
@@ -135,7 +160,7 @@ final class PerfectMatching {
     return false;
   }
 
-  private void flip(int root, int end, int[] cameFrom, int[] cameThrough) {
+  private void flip(int root, int end) {
     for (int node = end; node != root; node = cameFrom[node]) {
       mate[cameThrough[node]] = cameFrom[node];
       mate[cameFrom[node]] = cameThrough[node];

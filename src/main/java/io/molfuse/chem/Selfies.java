@@ -19,6 +19,9 @@ import java.util.TreeSet;
  * <p>Immutable and thread-safe.
  */
 public final class Selfies {
+  /** About the mean length of symbols. */
+  private static final int SYMBOL_LENGTH = 5;
+
   private static final Selfies STANDARD = new Selfies(SelfiesConstraints.standard());
 
   private final SelfiesConstraints constraints;
@@ -85,16 +88,17 @@ public final class Selfies {
    * @throws SelfiesException if a bracket is not closed
    */
   public static List<String> split(String selfies) {
-    List<String> symbols = new ArrayList<>();
+    List<String> symbols = new ArrayList<>(selfies.length() / SYMBOL_LENGTH + 2);
+    int length = selfies.length();
     int left = selfies.indexOf('[');
-    while (left >= 0 && left < selfies.length()) {
+    while (left >= 0 && left < length) {
       int right = selfies.indexOf(']', left + 1);
       if (right < 0) {
         throw new SelfiesException(selfies, "bracket [ is not closed", left);
       }
-      symbols.add(selfies.substring(left, right + 1));
+      symbols.add(SelfiesSymbol.of(selfies, left, right + 1).text);
       left = right + 1;
-      if (left < selfies.length() && selfies.charAt(left) == '.') {
+      if (left < length && selfies.charAt(left) == '.') {
         symbols.add(".");
         left++;
       }

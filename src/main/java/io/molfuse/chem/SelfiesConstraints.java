@@ -75,7 +75,8 @@ public final class SelfiesConstraints {
   }
 
   /**
-   * Constraints of one's own.
+   * Constraints of one's own. The check is that of the Python package, but for charges such as +0 and +01: they match no atom, and
+   * are refused here.
    *
    * @param capacities from an atom, written as an element or an element with a signed charge ("C", "N+1", "O-1"), to its greatest
    *     number of bonds, at least 0; must hold {@link #OTHERS}
@@ -135,7 +136,9 @@ public final class SelfiesConstraints {
     String[] bonds = {"", "=", "#"};
     capacities.forEach(
         (atom, capacity) -> {
-          for (int order = 1; order <= Math.min(3, capacity) && !OTHERS.equals(atom); order++) {
+          // A charge with the digit 0 is no part of the grammar. The reference lists such symbols, which it cannot decode.
+          boolean symbol = !OTHERS.equals(atom) && atom.indexOf('0') < 0;
+          for (int order = 1; order <= Math.min(3, capacity) && symbol; order++) {
             alphabet.add("[" + bonds[order - 1] + atom + "]");
           }
         });

@@ -2,7 +2,6 @@
 package io.molfuse.chem;
 
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -19,8 +18,9 @@ final class SelfiesDecoder {
   private final SelfiesConstraints constraints;
 
   // The symbols of the fragment at hand.
-  private final List<SelfiesSymbol> symbols = new ArrayList<>();
-  private final List<Integer> positions = new ArrayList<>();
+  private SelfiesSymbol[] symbols;
+  private int[] positions;
+  private int symbolCount;
   private int next;
 
   // Atoms. A child is an atom bonded to an earlier one; siblings are chained in order.
@@ -32,7 +32,6 @@ final class SelfiesDecoder {
   private int[] lastChild;
   private int[] sibling;
   private int atomCount;
-  private final List<Integer> roots = new ArrayList<>(1);
 
   /** A ring symbol, and the bond it became. */
   private static final class Ring {
@@ -66,6 +65,8 @@ final class SelfiesDecoder {
     for (int i = 0; i < selfies.length(); i++) {
       most += selfies.charAt(i) == ']' ? 1 : 0;
     }
+    symbols = new SelfiesSymbol[most];
+    positions = new int[most];
     atoms = new SelfiesSymbol[most];
     free = new int[most];
     parent = new int[most];
@@ -86,19 +87,21 @@ final class SelfiesDecoder {
   }
 
   private void readSymbols(int from, int to) {
-    symbols.clear();
-    positions.clear();
+    symbolCount = 0;
     next = 0;
-    int left = selfies.indexOf('[', from);
-    while (left >= 0 && left < to) {
+    int left = from;
+    while (left < to && selfies.charAt(left) != '[') {
+      left++;
+    }
+    while (left < to) {
       int right = selfies.indexOf(']', left + 1);
       if (right < 0 || right >= to) {
         throw new SelfiesException(selfies, "bracket [ is not closed", left);
       }
-      SelfiesSymbol symbol = SelfiesSymbol.of(selfies.substring(left, right + 1));
+      SelfiesSymbol symbol = SelfiesSymbol.of(selfies, left, right + 1);
       if (symbol.kind != SelfiesSymbol.Kind.NOP) {
-        symbols.add(symbol);
-        positions.add(left);
+        positions[symbolCount] = left;
+        symbols[symbolCount++] = symbol;
       }
       left = right + 1;
     }
@@ -123,8 +126,8 @@ final class SelfiesDecoder {
   private void derive() {
     Chain chain = new Chain(null, UNLIMITED, 0, NONE);
     while (chain != null) {
-      if (chain.state != CLOSED && chain.read < chain.limit && next < symbols.size()) {
-        SelfiesSymbol symbol = symbols.get(next++);
+      if (chain.state != CLOSED && chain.read < chain.limit && next < symbolCount) {
+        SelfiesSymbol symbol = symbols[next++];
         chain.read++;
         switch (symbol.kind) {
           case BRANCH:
@@ -161,9 +164,9 @@ final class SelfiesDecoder {
       } else {
         // What a branch announced but could not use is skipped.
         if (chain.limit == UNLIMITED) {
-          next = symbols.size();
+          next = symbolCount;
         } else if (chain.read < chain.limit) {
-          int skipped = Math.min(chain.limit - chain.read, symbols.size() - next);
+          int skipped = Math.min(chain.limit - chain.read, symbolCount - next);
           next += skipped;
           chain.read += skipped;
         }
@@ -176,7 +179,7 @@ final class SelfiesDecoder {
   }
 
   private SelfiesException invalid(SelfiesSymbol symbol) {
-    return new SelfiesException(selfies, "invalid symbol " + symbol.text, positions.get(next - 1));
+    return new SelfiesException(selfies, "invalid symbol " + SelfiesException.excerpt(symbol.text, 0), positions[next - 1]);
   }
 
   private void readAtom(SelfiesSymbol symbol, Chain chain) {
@@ -196,9 +199,7 @@ final class SelfiesDecoder {
     bond[atom] = order;
     firstChild[atom] = NONE;
     sibling[atom] = NONE;
-    if (order == 0) {
-      roots.add(atom);
-    } else {
+    if (order > 0) {
       int before = chain.last;
       free[before] -= order;
       if (firstChild[before] == NONE) {
@@ -216,7 +217,7 @@ final class SelfiesDecoder {
   private int readNumber(int length) {
     int number = 0;
     for (int i = 0; i < length; i++) {
-      number = number * SelfiesSymbol.INDEX_ALPHABET.size() + (next < symbols.size() ? symbols.get(next++).digit : 0);
+      number = number * SelfiesSymbol.INDEX_ALPHABET.size() + (next < symbolCount ? symbols[next++].digit : 0);
     }
     return number;
   }
@@ -256,11 +257,17 @@ final class SelfiesDecoder {
     }
   }
 
+  /** Looks through both atoms' rings at the same pace, so that it ends with the shorter list. */
   private Ring ringBetween(int low, int high) {
-    for (Ring ring = ringHead[low]; ring != null; ring = following(ring, low)) {
+    Ring ofHigh = ringHead[high];
+    for (Ring ring = ringHead[low]; ring != null && ofHigh != null; ring = following(ring, low)) {
       if (ring.low == low && ring.high == high) {
         return ring;
       }
+      if (ofHigh.low == low && ofHigh.high == high) {
+        return ofHigh;
+      }
+      ofHigh = following(ofHigh, high);
     }
     return null;
   }
@@ -283,36 +290,33 @@ final class SelfiesDecoder {
 
   private String write() {
     StringBuilder out = new StringBuilder(selfies.length());
-    int[] stack = new int[atomCount];
-    int[] nextChild = Arrays.copyOf(firstChild, atomCount);
-    boolean[] inBranch = new boolean[atomCount];
     int ringNumber = 0;
-    for (int i = 0; i < roots.size(); i++) {
-      if (i > 0) {
+    for (int root = 0; root < atomCount; root++) {
+      if (parent[root] != NONE) {
+        continue;
+      }
+      if (root > 0) {
         out.append('.');
       }
-      int depth = 0;
-      int root = roots.get(i);
-      stack[depth++] = root;
       ringNumber = writeAtom(root, ringNumber, out);
-      while (depth > 0) {
-        int atom = stack[depth - 1];
-        int child = nextChild[atom];
+      // Down to the first child that is not written yet, or back to the parent.
+      int atom = root;
+      while (atom != NONE) {
+        int child = firstChild[atom];
         if (child == NONE) {
-          depth--;
-          if (inBranch[atom]) {
+          if (sibling[atom] != NONE) {
             out.append(')');
           }
+          atom = parent[atom];
           continue;
         }
-        nextChild[atom] = sibling[child];
+        firstChild[atom] = sibling[child];
         if (sibling[child] != NONE) {
-          inBranch[child] = true;
           out.append('(');
         }
         writeBond(bond[child], atoms[child].stereo, out);
         ringNumber = writeAtom(child, ringNumber, out);
-        stack[depth++] = child;
+        atom = child;
       }
     }
     return out.toString();

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.chem;
 
+import java.util.Arrays;
+
 /** Writes a kekulised molecule as SELFIES, atoms in the order of the SMILES string. */
 final class SelfiesEncoder {
   private static final int NONE = SmilesGraph.NONE;
+  private static final long VISITED = -1;
+  private static final int PLACE_BITS = 30;
   private static final int BASE = SelfiesSymbol.INDEX_ALPHABET.size();
 
   private final String smiles;
@@ -51,16 +55,32 @@ final class SelfiesEncoder {
    * order, then openings by the atom that closes them. Whether that is an odd permutation of the bonds as they stand now.
    */
   private static boolean reordersOddly(SmilesGraph graph, int atom) {
-    int inversions = 0;
-    for (int a = graph.firstHalf[atom]; a != NONE; a = graph.nextHalf[a]) {
-      for (int b = graph.nextHalf[a]; b != NONE; b = graph.nextHalf[b]) {
-        int groupA = group(graph, atom, a);
-        int groupB = group(graph, atom, b);
-        boolean swapped = groupA > groupB || (groupA == 1 && groupB == 1 && graph.target[a] > graph.target[b]);
-        inversions += swapped ? 1 : 0;
+    int count = 0;
+    for (int half = graph.firstHalf[atom]; half != NONE; half = graph.nextHalf[half]) {
+      count++;
+    }
+    // Sorting keys that end in the place of the bond gives the permutation.
+    long[] keys = new long[count];
+    int place = 0;
+    for (int half = graph.firstHalf[atom]; half != NONE; half = graph.nextHalf[half]) {
+      int group = group(graph, atom, half);
+      long closingAtom = group == 1 ? graph.target[half] : 0;
+      keys[place] = ((long) group << PLACE_BITS | closingAtom) << PLACE_BITS | place;
+      place++;
+    }
+    Arrays.sort(keys);
+    // A permutation is odd if its length less the number of its cycles is.
+    boolean odd = false;
+    for (int i = 0; i < count; i++) {
+      int at = i;
+      while (keys[at] >= 0) {
+        int next = (int) (keys[at] & (1 << PLACE_BITS) - 1);
+        keys[at] = VISITED;
+        odd ^= next != i;
+        at = next;
       }
     }
-    return inversions % 2 != 0;
+    return odd;
   }
 
   /** 0 for a ring bond that closes here, 1 for one that opens here, 2 for a chain bond. */
@@ -74,7 +94,7 @@ final class SelfiesEncoder {
     int[] cursor = graph.firstHalf.clone();
     int[] stack = new int[graph.atomCount];
     for (int root = 0; root < graph.atomCount; root++) {
-      if (!graph.root[root]) {
+      if (graph.chainParent[root] != NONE) {
         continue;
       }
       if (root > 0) {

@@ -4,7 +4,6 @@ package io.molfuse.chem;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.concurrent.ConcurrentHashMap;
 
 /**
  * The meaning of one SELFIES symbol (Krenn et al. 2020, "Self-referencing embedded strings"; Lo et al. 2023 for version 2).
@@ -28,9 +27,12 @@ final class SelfiesSymbol {
 
   private static final Map<String, Integer> DIGITS = digits();
 
-  // Strings from outside choose the symbols, so the cache must not grow without bound.
-  private static final int MAX_CACHED = 4096;
-  private static final Map<String, SelfiesSymbol> CACHE = new ConcurrentHashMap<>();
+  // Strings from outside choose the symbols, so the cache has a fixed size, and a symbol that finds its places taken replaces another.
+  // Threads write to it as they please: what they lose of each other's work is made again, and a symbol is immutable.
+  private static final int CACHE_SIZE = 1 << 13;
+  private static final int PROBES = 8;
+  private static final int MAX_CACHED_LENGTH = 32;
+  private static final SelfiesSymbol[] CACHE = new SelfiesSymbol[CACHE_SIZE];
 
   final Kind kind;
   final String text;
@@ -83,14 +85,29 @@ final class SelfiesSymbol {
     this.smiles = smiles;
   }
 
-  static SelfiesSymbol of(String text) {
-    SelfiesSymbol symbol = CACHE.get(text);
-    if (symbol == null) {
-      symbol = parse(text);
-      if (CACHE.size() < MAX_CACHED && text.length() <= 32) {
-        CACHE.put(text, symbol);
+  /** The symbol text[from, to), with its brackets. */
+  static SelfiesSymbol of(String text, int from, int to) {
+    int length = to - from;
+    if (length > MAX_CACHED_LENGTH) {
+      return parse(text.substring(from, to));
+    }
+    int hash = 0;
+    for (int i = from; i < to; i++) {
+      hash = 31 * hash + text.charAt(i);
+    }
+    int slot = (hash ^ hash >>> 13) & CACHE_SIZE - 1;
+    int last = slot + PROBES - 1;
+    for (; slot <= last; slot++) {
+      SelfiesSymbol symbol = CACHE[slot & CACHE_SIZE - 1];
+      if (symbol == null) {
+        break;
+      }
+      if (symbol.text.length() == length && text.startsWith(symbol.text, from)) {
+        return symbol;
       }
     }
+    SelfiesSymbol symbol = parse(text.substring(from, to));
+    CACHE[Math.min(slot, last) & CACHE_SIZE - 1] = symbol;
     return symbol;
   }
 

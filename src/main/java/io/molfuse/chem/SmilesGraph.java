@@ -16,60 +16,82 @@ final class SmilesGraph {
   static final int DOUBLE = 4;
   static final int TRIPLE = 6;
 
+  private static final int INITIAL_ATOMS = 32;
+  private static final int INITIAL_HALVES = 48;
+
   int atomCount;
-  final int[] element;
-  final int[] isotope;
-  final int[] hydrogens;
-  final int[] charge;
-  final byte[] chirality;
-  final boolean[] aromatic;
-  final boolean[] inRingBond;
-  final boolean[] root;
+  byte[] element = new byte[INITIAL_ATOMS];
+  int[] isotope = new int[INITIAL_ATOMS];
+  byte[] hydrogens = new byte[INITIAL_ATOMS];
+  int[] charge = new int[INITIAL_ATOMS];
+  byte[] chirality = new byte[INITIAL_ATOMS];
+  boolean[] aromatic = new boolean[INITIAL_ATOMS];
+  boolean[] inRingBond = new boolean[INITIAL_ATOMS];
+  /** The atom from which a chain bond leads here; {@link #NONE} for the first atom of a fragment. */
+  int[] chainParent = new int[INITIAL_ATOMS];
   /** Sum of the doubled orders of an atom's bonds. */
-  final int[] bonds;
+  int[] bonds = new int[INITIAL_ATOMS];
 
-  final int[] firstHalf;
-  final int[] lastHalf;
+  int[] firstHalf = new int[INITIAL_ATOMS];
+  private int[] lastHalf = new int[INITIAL_ATOMS];
 
-  int halfCount;
-  final int[] target;
-  final int[] order;
-  final int[] nextHalf;
+  private int halfCount;
+  int[] target = new int[INITIAL_HALVES];
+  byte[] order = new byte[INITIAL_HALVES];
+  int[] nextHalf = new int[INITIAL_HALVES];
   /** The half of a ring bond at its other end; {@link #NONE} for a chain bond. */
-  final int[] otherHalf;
-  final char[] stereo;
+  int[] otherHalf = new int[INITIAL_HALVES];
+  char[] stereo = new char[INITIAL_HALVES];
 
   /** The half-bonds of order {@link #AROMATIC}, one for each bond, in the order the bonds were made, with their first atoms. */
   int aromaticCount;
-  final int[] aromaticHalf;
-  final int[] aromaticFrom;
+  int[] aromaticHalf = new int[INITIAL_HALVES];
+  int[] aromaticFrom = new int[INITIAL_HALVES];
 
-  /** @param length of the SMILES string, which bounds the number of atoms and of bonds */
-  SmilesGraph(int length) {
-    element = new int[length];
-    isotope = new int[length];
-    hydrogens = new int[length];
-    charge = new int[length];
-    chirality = new byte[length];
-    aromatic = new boolean[length];
-    inRingBond = new boolean[length];
-    root = new boolean[length];
-    bonds = new int[length];
-    firstHalf = new int[length];
-    lastHalf = new int[length];
-    int halves = length + 1;
-    target = new int[halves];
-    order = new int[halves];
-    nextHalf = new int[halves];
-    otherHalf = new int[halves];
-    stereo = new char[halves];
-    aromaticHalf = new int[halves];
-    aromaticFrom = new int[halves];
-    Arrays.fill(firstHalf, NONE);
+  /** Makes an atom without bonds. */
+  int addAtom(int number, boolean isAromatic, int isotopeNumber, int handedness, int hydrogenCount, int formalCharge) {
+    if (atomCount == element.length) {
+      growAtoms(2 * atomCount);
+    }
+    int atom = atomCount++;
+    element[atom] = (byte) number;
+    aromatic[atom] = isAromatic;
+    isotope[atom] = isotopeNumber;
+    chirality[atom] = (byte) handedness;
+    hydrogens[atom] = (byte) hydrogenCount;
+    charge[atom] = formalCharge;
+    chainParent[atom] = NONE;
+    firstHalf[atom] = NONE;
+    return atom;
+  }
+
+  private void growAtoms(int size) {
+    element = Arrays.copyOf(element, size);
+    isotope = Arrays.copyOf(isotope, size);
+    hydrogens = Arrays.copyOf(hydrogens, size);
+    charge = Arrays.copyOf(charge, size);
+    chirality = Arrays.copyOf(chirality, size);
+    aromatic = Arrays.copyOf(aromatic, size);
+    inRingBond = Arrays.copyOf(inRingBond, size);
+    chainParent = Arrays.copyOf(chainParent, size);
+    bonds = Arrays.copyOf(bonds, size);
+    firstHalf = Arrays.copyOf(firstHalf, size);
+    lastHalf = Arrays.copyOf(lastHalf, size);
+  }
+
+  private void growHalves(int size) {
+    target = Arrays.copyOf(target, size);
+    order = Arrays.copyOf(order, size);
+    nextHalf = Arrays.copyOf(nextHalf, size);
+    otherHalf = Arrays.copyOf(otherHalf, size);
+    stereo = Arrays.copyOf(stereo, size);
   }
 
   /** Makes room for a half-bond at the end of the atom's list. */
   int addHalf(int atom) {
+    if (halfCount == target.length) {
+      growHalves(2 * halfCount);
+    }
     int half = halfCount++;
     nextHalf[half] = NONE;
     otherHalf[half] = NONE;
@@ -86,7 +108,8 @@ final class SmilesGraph {
   void addChainBond(int from, int to, int bondOrder, char bondStereo) {
     int half = addHalf(from);
     target[half] = to;
-    order[half] = bondOrder;
+    chainParent[to] = from;
+    order[half] = (byte) bondOrder;
     stereo[half] = bondStereo;
     count(from, to, half, bondOrder);
   }
@@ -96,8 +119,8 @@ final class SmilesGraph {
     int closing = addHalf(to);
     target[opening] = to;
     target[closing] = from;
-    order[opening] = bondOrder;
-    order[closing] = bondOrder;
+    order[opening] = (byte) bondOrder;
+    order[closing] = (byte) bondOrder;
     stereo[opening] = openingStereo;
     stereo[closing] = closingStereo;
     otherHalf[opening] = closing;
@@ -111,6 +134,10 @@ final class SmilesGraph {
     bonds[from] += bondOrder;
     bonds[to] += bondOrder;
     if (bondOrder == AROMATIC) {
+      if (aromaticCount == aromaticHalf.length) {
+        aromaticHalf = Arrays.copyOf(aromaticHalf, 2 * aromaticCount);
+        aromaticFrom = Arrays.copyOf(aromaticFrom, 2 * aromaticCount);
+      }
       aromaticHalf[aromaticCount] = half;
       aromaticFrom[aromaticCount++] = from;
     }
@@ -121,9 +148,9 @@ final class SmilesGraph {
     int change = bondOrder - order[half];
     bonds[from] += change;
     bonds[target[half]] += change;
-    order[half] = bondOrder;
+    order[half] = (byte) bondOrder;
     if (otherHalf[half] != NONE) {
-      order[otherHalf[half]] = bondOrder;
+      order[otherHalf[half]] = (byte) bondOrder;
     }
   }
 
@@ -131,14 +158,25 @@ final class SmilesGraph {
     return otherHalf[half] != NONE;
   }
 
+  /**
+   * Whether the ring bond that is to close at an atom joins atoms that are bonded. Looks through both atoms' bonds at the same pace,
+   * so that it ends with the shorter list.
+   */
   boolean bonded(int a, int b) {
-    // A chain bond stands at its lower atom, a ring bond at both.
+    // A chain bond stands at its lower atom and is the only one that leads from there to its higher one; a ring bond stands at both.
     int low = Math.min(a, b);
     int high = Math.max(a, b);
-    for (int half = firstHalf[low]; half != NONE; half = nextHalf[half]) {
-      if (target[half] == high) {
+    if (chainParent[high] == low) {
+      return true;
+    }
+    int ofLow = firstHalf[low];
+    int ofHigh = firstHalf[high];
+    while (ofLow != NONE && ofHigh != NONE) {
+      if (target[ofLow] == high || target[ofHigh] == low) {
         return true;
       }
+      ofLow = nextHalf[ofLow];
+      ofHigh = nextHalf[ofHigh];
     }
     return false;
   }

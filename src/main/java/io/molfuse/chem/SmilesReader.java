@@ -32,7 +32,7 @@ final class SmilesReader {
 
   SmilesReader(String smiles) {
     this.smiles = smiles;
-    this.graph = new SmilesGraph(smiles.length());
+    this.graph = new SmilesGraph();
     Arrays.fill(ringHalf, NONE);
   }
 
@@ -205,7 +205,7 @@ final class SmilesReader {
   }
 
   private SelfiesException badAtom(int start, int end) {
-    return fault("invalid atom '" + smiles.substring(start, end + 1) + "'", start);
+    return fault("invalid atom '" + SelfiesException.excerpt(smiles.substring(start, end + 1), 0) + "'", start);
   }
 
   private int skipDigits(int from) {
@@ -217,16 +217,8 @@ final class SmilesReader {
   }
 
   private void addAtom(int element, boolean aromatic, int isotope, int chirality, int hydrogens, int charge, char bond) {
-    int atom = graph.atomCount++;
-    graph.element[atom] = element;
-    graph.aromatic[atom] = aromatic;
-    graph.isotope[atom] = isotope;
-    graph.chirality[atom] = (byte) chirality;
-    graph.hydrogens[atom] = hydrogens;
-    graph.charge[atom] = charge;
-    if (previous == NONE) {
-      graph.root[atom] = true;
-    } else {
+    int atom = graph.addAtom(element, aromatic, isotope, chirality, hydrogens, charge);
+    if (previous != NONE) {
       boolean implicitAromatic = bond == 0 && aromatic && graph.aromatic[previous];
       int order = implicitAromatic ? SmilesGraph.AROMATIC : orderOf(bond);
       graph.addChainBond(previous, atom, order, stereoOf(bond));

@@ -71,7 +71,7 @@ final class Valences {
   }
 
   /** The greatest valence of an atom, or -1 if there is no limit. */
-  private static int greatest(int element, int charge) {
+  static int greatest(int element, int charge) {
     if (LISTS[element] == ANY) {
       return -1;
     }
@@ -105,6 +105,11 @@ final class Valences {
       }
     }
     return part;
+  }
+
+  /** The lowest valence of the neutral element, or -1 if it may have any. */
+  static int lowest(int element) {
+    return LISTS[element] == ANY ? -1 : LISTS[element][0];
   }
 
   /** Outer electrons of the neutral atom: the group, without the ten d electrons from group 12 on. */

@@ -139,7 +139,11 @@ public final class Vocabulary {
       symbols = cache.get(selfies);
     }
     if (symbols == null) {
-      symbols = Selfies.split(selfies).stream().mapToInt(this::id).toArray();
+      List<String> split = Selfies.split(selfies);
+      symbols = new int[split.size()];
+      for (int i = 0; i < symbols.length; i++) {
+        symbols[i] = id(split.get(i));
+      }
       synchronized (cache) {
         cache.put(selfies, symbols);
       }

@@ -22,6 +22,7 @@ final class InfoCommand implements Callable<Integer> {
       Map.of(
           "cuda", "not in this build of libtorch",
           "cudnn", "not in this build of libtorch",
+          "attention_cudnn", "none was found",
           "cuda_driver", "none",
           "cuda_runtime", "not in this build of molfuse");
 
@@ -57,6 +58,8 @@ final class InfoCommand implements Callable<Integer> {
     backends.put("cpu", backend(true, ""));
     backends.put("cuda", backend(found.cudaUsable(), found.cudaReason()));
     backends.put("cudnn", backend(found.cudnnUsable(), found.cudnnReason()));
+    info.put("attention_backend", found.attentionBackend());
+    info.put("attention_cudnn", found.cudnnVersion() == 0 ? null : cudnnVersion(found.cudnnVersion()));
     info.put("backends", backends);
     if (json) {
       console.json(info);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.cli;
 
+import io.molfuse.train.PerformanceSummary;
 import io.molfuse.train.StepReport;
 import io.molfuse.train.TrainingListener;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
 /**
- * One JSON object per logged step.
+ * One JSON object per logged step, and per summary of a monitor.
  *
  * @param console where to
  * @param unread what to do when nobody takes the objects any more
@@ -25,6 +26,19 @@ record JsonSteps(Console console, Runnable unread) implements TrainingListener {
     line.put("learning_rate", report.learningRate());
     line.put("molecules_per_second", report.samplesPerSecond());
     line.put("elapsed_seconds", report.elapsedSeconds());
+    write(line);
+  }
+
+  /** Writes what was measured up to a step. */
+  void performance(long step, PerformanceSummary summary) {
+    Map<String, Object> line = new LinkedHashMap<>();
+    line.put("event", "performance");
+    line.put("step", step);
+    line.put("performance", summary);
+    write(line);
+  }
+
+  private void write(Map<String, Object> line) {
     try {
       console.json(line);
     } catch (FailureException e) {

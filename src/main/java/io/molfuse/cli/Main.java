@@ -21,7 +21,7 @@ import picocli.CommandLine.Spec;
 /** The program. */
 @Command(
     name = "molfuse",
-    description = "Trains molecular variational autoencoders and generates molecules with them.",
+    description = "Trains molecular variational autoencoders, generates molecules with them, and measures them.",
     mixinStandardHelpOptions = true,
     versionProvider = VersionProvider.class,
     footer = {
@@ -77,8 +77,11 @@ public final class Main implements Runnable {
     Console console = new Console(in, out, err);
     CommandLine commandLine =
         new CommandLine(new Main())
+            .addSubcommand(new PrepareCommand(console))
             .addSubcommand(new TrainCommand(console))
+            .addSubcommand(new SearchCommand(console))
             .addSubcommand(new GenerateCommand(console))
+            .addSubcommand(new EvaluateCommand(console))
             .addSubcommand(new SelfiesCommand(console))
             .addSubcommand(new InfoCommand(console));
     commandLine.setOut(new PrintWriter(out, true, StandardCharsets.UTF_8));
@@ -128,7 +131,7 @@ public final class Main implements Runnable {
   }
 
   /** What to do about a shortage of memory, or null if that is not what went wrong. */
-  private static String outOfMemory(Throwable failure) {
+  static String outOfMemory(Throwable failure) {
     String advice = null;
     for (Throwable cause = failure; cause != null; cause = cause.getCause()) {
       String text = String.valueOf(cause.getMessage()).toLowerCase(Locale.ROOT);
@@ -161,6 +164,7 @@ public final class Main implements Runnable {
 
   @Override
   public void run() {
-    throw new CommandLine.ParameterException(spec.commandLine(), "a command is needed: train, generate, selfies or info");
+    throw new CommandLine.ParameterException(
+        spec.commandLine(), "a command is needed: prepare, train, search, generate, evaluate, selfies or info");
   }
 }

@@ -15,6 +15,7 @@ final class Shutdown {
 
   private static final AtomicReference<Runnable> WORK = new AtomicReference<>();
   private static final CountDownLatch FINISHED = new CountDownLatch(1);
+  private static volatile boolean ending;
 
   private Shutdown() {}
 
@@ -23,9 +24,18 @@ final class Shutdown {
     Runtime.getRuntime().addShutdownHook(new Thread(Shutdown::onExit, "molfuse-stop"));
   }
 
-  /** Says how to end what is running now; null if it may be cut off. */
-  static void stopBy(Runnable stop) {
-    WORK.set(stop);
+  /**
+   * Says how to end what is running now. What comes too late is asked at once.
+   *
+   * @param stop null if it may be cut off
+   * @return what was said before
+   */
+  static Runnable stopBy(Runnable stop) {
+    Runnable before = WORK.getAndSet(stop);
+    if (ending && stop != null) {
+      stop.run();
+    }
+    return before;
   }
 
   /** Call last: from here on the process may exit in the normal way. */
@@ -37,6 +47,7 @@ final class Shutdown {
     if (FINISHED.getCount() == 0) {
       return;
     }
+    ending = true;
     Runnable stop = WORK.get();
     if (stop != null) {
       stop.run();

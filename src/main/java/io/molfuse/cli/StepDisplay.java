@@ -12,14 +12,9 @@ import me.tongfei.progressbar.ProgressBarStyle;
 
 /** Shows a person how training goes. */
 abstract class StepDisplay implements TrainingListener, AutoCloseable {
-  /** Weight of the past in the figures shown, so that they can be read. */
-  private static final double SMOOTHING = 0.95;
-
   /** Least time between lines: epochs of small data sets are over in no time. */
   private static final double SECONDS = 10;
 
-  private double loss = Double.NaN;
-  private double accuracy = Double.NaN;
   private double elapsed;
   private double validationShownAt = Double.NEGATIVE_INFINITY;
 
@@ -35,14 +30,15 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
   @Override
   public void step(StepReport report) {
     elapsed = report.elapsedSeconds();
-    loss = smooth(loss, report.values().get("total_loss"));
-    accuracy = smooth(accuracy, report.values().get("token_accuracy"));
-    show(report, String.format(
-        Locale.ROOT, "loss %.3f, accuracy %.3f, %.0f molecules/s", loss, accuracy, report.samplesPerSecond()));
-  }
-
-  private static double smooth(double past, double now) {
-    return Double.isNaN(past) ? now : SMOOTHING * past + (1 - SMOOTHING) * now;
+    // Means, which can be read.
+    show(
+        report,
+        String.format(
+            Locale.ROOT,
+            "loss %.3f, accuracy %.3f, %.0f molecules/s",
+            report.averages().get("total_loss"),
+            report.averages().get("token_accuracy"),
+            report.samplesPerSecond()));
   }
 
   @Override
@@ -61,6 +57,11 @@ abstract class StepDisplay implements TrainingListener, AutoCloseable {
   }
 
   abstract void show(StepReport report, String figures);
+
+  /** Shows several lines. */
+  void text(String text) {
+    text.lines().forEach(this::line);
+  }
 
   abstract void line(String text);
 

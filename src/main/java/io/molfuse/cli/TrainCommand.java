@@ -2,17 +2,18 @@
 package io.molfuse.cli;
 
 import io.molfuse.chem.MoleculeDataset;
+import io.molfuse.chem.MoleculeStream;
 import io.molfuse.chem.Vocabulary;
+import io.molfuse.models.ModelConfig;
 import io.molfuse.models.MolecularVae;
 import io.molfuse.models.VaeCheckpoint;
 import io.molfuse.ops.Molfuse;
-import io.molfuse.train.LearningRateSchedule;
 import io.molfuse.train.RunDirectory;
-import io.molfuse.train.TrainingConfig;
 import io.molfuse.train.TrainingState;
 import java.nio.file.Path;
-import java.util.Map;
+import java.util.List;
 import java.util.concurrent.Callable;
+import java.util.function.Predicate;
 import org.bytedeco.pytorch.global.torch.DeviceType;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -28,17 +29,25 @@ import picocli.CommandLine.Mixin;
 final class TrainCommand implements Callable<Integer> {
   private static final String DEFAULT_OUTPUT = "molfuse-run";
   private static final String BUNDLED = "moses-25k";
-  private static final int MAX_VOCABULARY = 512;
-  private static final Map<String, Double> RATE_FACTORS = Map.of("encoder", 1.0, "decoder", 1.2, "latent", 0.8);
+
+  /** What the run on the bundled molecules has of the quick preset, whatever its size. */
+  private static final List<String> LIMIT = List.of("training", "max_minutes");
 
   private final Console console;
+  private final Predicate<TrainingState> pause;
 
   @Mixin private TrainOptions options;
   @Mixin private DeviceOptions device;
   @Mixin private CommonOptions common;
 
   TrainCommand(Console console) {
+    this(console, state -> false);
+  }
+
+  /** Trains as long as a search wants. */
+  TrainCommand(Console console, Predicate<TrainingState> pause) {
     this.console = console;
+    this.pause = pause;
   }
 
   @Override
@@ -61,9 +70,11 @@ final class TrainCommand implements Callable<Integer> {
     if (options.resume != null) {
       refuseWithResume("--data", options.data);
       refuseWithResume("--preset", options.preset);
+      refuseWithResume("--config", options.config);
       refuseWithResume("--batch-size", options.batchSize);
       refuseWithResume("--learning-rate", options.learningRate);
       refuseWithResume("--beta", options.beta);
+      refuseWithResume("--precision", options.precision);
       refuseWithResume("--seed", options.seed);
       refuseWithResume("--output", options.output);
       refuseWithResume("--overwrite", options.overwrite ? true : null);
@@ -102,39 +113,100 @@ final class TrainCommand implements Callable<Integer> {
   }
 
   private int start(RunDirectory run, DeviceType deviceType) {
-    Preset.Name name = options.preset;
-    if (name == null && options.data == null) {
+    Overrides overrides = overrides();
+    Setting given = overrides.over(Preset.defaults());
+    Preset.Name name = SettingBinder.part(Preset.Name.class, Configuration.class, given, "preset");
+    Configuration.Data data = SettingBinder.part(Configuration.Data.class, Configuration.class, given, "data");
+    boolean demonstration = name == null && data.path() == null && options.config == null;
+    if (name == null && data.path() == null) {
       name = Preset.forMachine(Molfuse.capabilities().cpuThreads(), deviceType == DeviceType.CUDA);
     }
-    MoleculeDataset dataset =
-        load(options.data, name == null ? Preset.longestForData() : Preset.load(name).model().decoder().maxLength(), null);
+    int longest = longest(name, overrides);
+    boolean chosen = name != null || overrides.has("data.access");
+    Configuration.Access access = name == null ? data.access() : accessOf(overrides.over(Preset.settings(name)));
+    TrainingData dataset = chosen ? load(data, access, longest, null) : loadBySize(data, longest);
     if (name == null) {
       name = Preset.forData(dataset.size());
     }
-    Preset preset = Preset.load(name);
-    dataset = dataset.shortened(preset.model().decoder().maxLength());
-    boolean demonstration = options.preset == null && options.data == null;
-    double minutes = (demonstration ? Preset.load(Preset.Name.QUICK) : preset).training().maxMinutes();
-    int batchSize = options.batchSize == null ? preset.training().batchSize() : options.batchSize;
-    RunSettings settings =
-        new RunSettings(
-            name.toString(),
-            options.data == null ? null : options.data.toAbsolutePath().normalize().toString(),
-            dataset.size(),
-            dataset.fingerprint(),
-            batchSize,
-            options.beta == null ? preset.training().beta() : options.beta,
-            training(preset.training(), minutes, batchSize, dataset.size()));
+    Setting preset = Preset.settings(name);
+    if (demonstration) {
+      preset = preset.with(LIMIT, Preset.settings(Preset.Name.QUICK).at(String.join(".", LIMIT)));
+    }
+    Configuration configuration = effective(name, overrides, preset, dataset.size());
+    dataset = dataset.shortened(configuration.model().decoder().maxLength());
+    RunSettings settings = new RunSettings(dataset.size(), dataset.fingerprint());
     if (options.overwrite) {
       run.replaceEarlier();
     }
-    try (MolecularVae model = new MolecularVae(preset.model(), dataset.vocabulary().size(), seed(), deviceType)) {
-      return session(run, settings, dataset, model, null).run(TrainingState.START);
+    long seed = configuration.training().seed();
+    try (MolecularVae model = new MolecularVae(configuration.model(), dataset.vocabulary().size(), seed, deviceType)) {
+      return session(run, configuration, settings, dataset, model, null).run();
     }
   }
 
-  private long seed() {
-    return options.seed == null ? 0 : options.seed;
+  /** What the user says, from the weakest to the strongest. */
+  private Overrides overrides() {
+    Overrides overrides = new Overrides();
+    if (options.config != null) {
+      overrides.file(options.config);
+    }
+    overrides.option("--preset", options.preset, "preset");
+    overrides.option("--data", options.data == null ? null : options.data.toAbsolutePath().normalize(), "data.path");
+    // Who says how many steps or epochs means them.
+    if (options.maxSteps != null || options.epochs != null) {
+      String limit = options.maxSteps != null ? "--max-steps" : "--epochs";
+      overrides.implied(limit, 0, "training.max_steps");
+      overrides.implied(limit, 0, "training.epochs");
+      overrides.implied(limit, 0, "training.max_minutes");
+    }
+    overrides.option("--max-steps", options.maxSteps, "training.max_steps");
+    overrides.option("--epochs", options.epochs, "training.epochs");
+    overrides.option("--max-minutes", options.maxMinutes, "training.max_minutes");
+    overrides.option("--batch-size", options.batchSize, "training.batch_size");
+    overrides.option("--learning-rate", options.learningRate, "training.learning_rate");
+    overrides.option("--beta", options.beta, "training.beta");
+    overrides.option("--precision", options.precision, "training.precision");
+    overrides.option("--monitor", options.monitor ? true : null, "training.monitor");
+    overrides.option("--seed", options.seed, "training.seed");
+    overrides.option("--log-every", options.logEvery, "training.log_every");
+    options.set.forEach(overrides::set);
+    return overrides;
+  }
+
+  /**
+   * The longest sequences that the preset, or any that may be chosen by the data, has. Mistakes in the configuration show before the
+   * data are read, but for those that only one of several presets has.
+   */
+  private static int longest(Preset.Name name, Overrides overrides) {
+    int longest = 0;
+    RuntimeException refused = null;
+    for (Preset.Name candidate : name == null ? Preset.BY_DATA : List.of(name)) {
+      try {
+        Configuration configuration = Configuration.of(overrides.over(Preset.settings(candidate)));
+        longest = Math.max(longest, configuration.model().decoder().maxLength());
+      } catch (UsageException | FailureException e) {
+        refused = refused == null ? e : refused;
+      }
+    }
+    if (longest == 0) {
+      throw refused;
+    }
+    return longest;
+  }
+
+  private static Configuration effective(Preset.Name name, Overrides overrides, Setting preset, int molecules) {
+    Setting setting = overrides.over(preset);
+    Configuration configuration = Configuration.of(setting);
+    TrainingSettings training = configuration.training();
+    // A short run should not spend itself on warming up.
+    long steps = training.config().totalSteps((molecules - 1) / training.batchSize() + 1);
+    Overrides results = new Overrides();
+    results.implied("preset", name, "preset");
+    results.implied("short run", Math.min(training.warmupSteps(), steps / 10), "training.warmup_steps");
+    if (configuration.data().path() != null) {
+      results.implied("data", Path.of(configuration.data().path()).toAbsolutePath().normalize(), "data.path");
+    }
+    return Configuration.of(results.over(setting));
   }
 
   private int resume(DeviceType deviceType) {
@@ -152,26 +224,36 @@ final class TrainCommand implements Callable<Integer> {
   }
 
   private int resume(RunDirectory run, VaeCheckpoint checkpoint, DeviceType deviceType) {
-    RunSettings saved = checkpoint.settings(RunSettings.class);
+    RunSettings started = checkpoint.settings(RunSettings.class);
+    Path file = checkpoint.directory().resolve(Configuration.FILE);
+    Setting saved =
+        YamlSettings.parse(checkpoint.text(Configuration.FILE), new Origin(Origin.Layer.FILE, file.toString(), 1));
+    Overrides overrides = overrides();
+    // A run of before there was a key has its default.
+    Configuration configuration = Configuration.of(overrides.over(Preset.defaults().with(saved)));
+    overrides.checkResumable();
     try (VaeCheckpoint.Loaded loaded = checkpoint.load(deviceType)) {
-      Path data = saved.data() == null ? null : Path.of(saved.data());
-      MoleculeDataset dataset = load(data, loaded.model().config().decoder().maxLength(), loaded.vocabulary());
-      requireSameData(saved, dataset);
-      RunSettings settings =
-          new RunSettings(
-              saved.preset(),
-              saved.data(),
-              saved.molecules(),
-              dataset.fingerprint(),
-              saved.batchSize(),
-              saved.beta(),
-              limits(saved.training()));
-      return session(run, settings, dataset, loaded.model(), checkpoint).run(checkpoint.state());
+      Configuration.Data data = configuration.data();
+      TrainingData dataset = load(data, data.access(), loaded.model().config().decoder().maxLength(), loaded.vocabulary());
+      requireSameConditions(configuration, loaded.model().config(), file);
+      requireSameData(configuration, started, dataset);
+      RunSettings settings = new RunSettings(started.molecules(), dataset.fingerprint());
+      return session(run, configuration, settings, dataset, loaded.model(), checkpoint).run();
     }
   }
 
-  private static void requireSameData(RunSettings saved, MoleculeDataset dataset) {
-    String data = saved.data() == null ? "the bundled data" : saved.data();
+  /** The loaders go by one of the two, the model by the other. */
+  private static void requireSameConditions(Configuration configuration, ModelConfig model, Path file) {
+    if (!configuration.model().condition().properties().equals(model.condition().properties())) {
+      throw new FailureException(
+          String.format(
+              "cannot resume: %s has model.condition.properties %s, but the model of the same checkpoint was trained with %s",
+              file, configuration.model().condition().properties(), model.condition().properties()));
+    }
+  }
+
+  private static void requireSameData(Configuration configuration, RunSettings saved, TrainingData dataset) {
+    String data = configuration.data().path() == null ? "the bundled data" : configuration.data().path();
     if (dataset.size() != saved.molecules()) {
       throw new FailureException(
           String.format(
@@ -185,8 +267,14 @@ final class TrainCommand implements Callable<Integer> {
   }
 
   private TrainSession session(
-      RunDirectory run, RunSettings settings, MoleculeDataset dataset, MolecularVae model, VaeCheckpoint from) {
-    return new TrainSession(console, run, settings, dataset, model, from, options.samples, options.json);
+      RunDirectory run,
+      Configuration configuration,
+      RunSettings settings,
+      TrainingData dataset,
+      MolecularVae model,
+      VaeCheckpoint from) {
+    return new TrainSession(console, run, configuration, settings, dataset, model, from, options.samples, options.json)
+        .pauseWhen(pause);
   }
 
   private RunDirectory output() {
@@ -229,67 +317,43 @@ final class TrainCommand implements Callable<Integer> {
     return run;
   }
 
-  private MoleculeDataset load(Path data, int maxLength, Vocabulary vocabulary) {
-    MoleculeDataset.Options how = new MoleculeDataset.Options().maxLength(maxLength).maxVocab(MAX_VOCABULARY);
-    if (vocabulary != null) {
-      how.vocabulary(vocabulary);
+  private static Configuration.Access accessOf(Setting setting) {
+    return SettingBinder.part(Configuration.Data.class, Configuration.class, setting, "data").access();
+  }
+
+  /** Keeps the molecules in memory if the preset for so many does; those for more read them again. */
+  private TrainingData loadBySize(Configuration.Data from, int maxLength) {
+    Path file = Path.of(from.path());
+    console.say("reading    %s", file);
+    MoleculeDataset some = MoleculeDataset.load(file, options(from, maxLength, null).limit(Preset.MEDIUM_DATA));
+    if (some.size() < Preset.MEDIUM_DATA) {
+      return reported(new TrainingData.InMemory(some));
     }
+    return reported(new TrainingData.Streamed(MoleculeStream.open(file, options(from, maxLength, null))));
+  }
+
+  private TrainingData load(Configuration.Data from, Configuration.Access access, int maxLength, Vocabulary vocabulary) {
+    Path data = from.path() == null ? null : Path.of(from.path());
+    MoleculeDataset.Options how = options(from, maxLength, vocabulary);
     console.say("reading    %s", data == null ? "the bundled molecules (" + BUNDLED + ")" : data);
-    MoleculeDataset dataset = data == null ? MoleculeDataset.bundled(BUNDLED, how) : MoleculeDataset.load(data, how);
+    if (access == Configuration.Access.STREAMING) {
+      return reported(new TrainingData.Streamed(data == null ? MoleculeStream.bundled(BUNDLED, how) : MoleculeStream.open(data, how)));
+    }
+    return reported(new TrainingData.InMemory(data == null ? MoleculeDataset.bundled(BUNDLED, how) : MoleculeDataset.load(data, how)));
+  }
+
+  private static MoleculeDataset.Options options(Configuration.Data from, int maxLength, Vocabulary vocabulary) {
+    MoleculeDataset.Options how = new MoleculeDataset.Options().maxLength(maxLength).maxVocab(from.maxVocabulary());
+    if (from.workers() > 0) {
+      how.threads(from.workers());
+    }
+    return vocabulary == null ? how : how.vocabulary(vocabulary);
+  }
+
+  private TrainingData reported(TrainingData dataset) {
     if (dataset.report().total() > 0) {
       console.say("%s", dataset.report());
     }
     return dataset;
-  }
-
-  private TrainingConfig training(Preset.Training preset, double usualMinutes, int batchSize, int molecules) {
-    boolean bySteps = options.maxSteps != null;
-    long epochs = options.epochs != null ? options.epochs : bySteps ? 0 : preset.epochs();
-    // Who says how many steps or epochs means them.
-    boolean limited = bySteps || options.epochs != null;
-    double minutes = options.maxMinutes != null ? options.maxMinutes : limited ? 0 : usualMinutes;
-    TrainingConfig config =
-        config(preset, epochs, bySteps ? options.maxSteps : 0, minutes * 60, preset.warmupSteps());
-    // A short run should not spend itself on warming up.
-    long steps = config.totalSteps((molecules - 1) / batchSize + 1);
-    return config(preset, epochs, config.maxSteps(), minutes * 60, Math.min(preset.warmupSteps(), steps / 10));
-  }
-
-  private TrainingConfig config(Preset.Training preset, long epochs, long maxSteps, double seconds, long warmupSteps) {
-    return new TrainingConfig(
-        epochs,
-        maxSteps,
-        seconds,
-        options.learningRate == null ? preset.learningRate() : options.learningRate,
-        RATE_FACTORS,
-        new LearningRateSchedule(preset.schedule(), warmupSteps, preset.minRatio()),
-        preset.weightDecay(),
-        preset.clipNorm(),
-        preset.accumulation(),
-        options.logEvery == null ? 0 : options.logEvery,
-        preset.checkpointMinutes() * 60,
-        seed());
-  }
-
-  /**
-   * A resumed run's training with the limits and the logging that were asked for now. As at a run's start, who says how many
-   * steps or epochs means them: an earlier time limit does not hold any more.
-   */
-  private TrainingConfig limits(TrainingConfig saved) {
-    boolean moreSteps = options.maxSteps != null;
-    double savedSeconds = moreSteps || options.epochs != null ? 0 : saved.maxSeconds();
-    return new TrainingConfig(
-        options.epochs != null ? options.epochs : moreSteps ? 0 : saved.epochs(),
-        moreSteps ? options.maxSteps : options.epochs != null ? 0 : saved.maxSteps(),
-        options.maxMinutes != null ? options.maxMinutes * 60 : savedSeconds,
-        saved.learningRate(),
-        saved.rateFactors(),
-        saved.schedule(),
-        saved.weightDecay(),
-        saved.clipNorm(),
-        saved.accumulation(),
-        options.logEvery != null ? options.logEvery : saved.logEvery(),
-        saved.checkpointSeconds(),
-        saved.seed());
   }
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.cli;
 
+import io.molfuse.train.Precision;
 import java.nio.file.Path;
+import java.util.List;
 import picocli.CommandLine.Option;
 
 /** The options of training. Boxed ones have no value unless given, so that the preset's or the resumed run's holds. */
@@ -13,11 +15,26 @@ final class TrainOptions {
   Path data;
 
   @Option(
+      names = "--config",
+      paramLabel = "FILE",
+      description = {
+        "Configuration in YAML; what it does not say is as in the preset. docs/configuration.md lists the keys.",
+        "Of several places that give one key, the later one holds: preset, this file, the other options, --set."
+      })
+  Path config;
+
+  @Option(
+      names = "--set",
+      paramLabel = "KEY=VALUE",
+      description = "Set any key of the configuration, such as training.beta=0.001; the value is YAML. May be given several times.")
+  List<String> set = List.of();
+
+  @Option(
       names = "--preset",
       paramLabel = "NAME",
       description = {
         "Size of model and training: tiny (seconds), quick (minutes), small, medium, large.",
-        "Default: by the number of molecules: small below 50,000, medium below 500,000, large; for the bundled molecules"
+        "Default: by the number of molecules: small below 50,000, medium up to 500,000, large; for the bundled molecules"
             + " by the machine: small with a GPU or eight threads, else quick."
       })
   Preset.Name preset;
@@ -44,6 +61,15 @@ final class TrainOptions {
   Double beta;
 
   @Option(
+      names = "--precision",
+      paramLabel = "NAME",
+      description = "Arithmetic to train in: fp32, tf32, bf16, fp16, or auto (default: the configuration's).")
+  Precision precision;
+
+  @Option(names = "--monitor", description = "Measure where the time goes, and show it each minute and at the end.")
+  boolean monitor;
+
+  @Option(
       names = "--seed",
       paramLabel = "S",
       description = "Decides initial parameters, order of molecules, dropout and samples (default: 0).")
@@ -61,7 +87,11 @@ final class TrainOptions {
   @Option(
       names = "--resume",
       paramLabel = "DIR",
-      description = "Continue the run in this folder from its last checkpoint, with its data and settings.")
+      description = {
+        "Continue the run in this folder from its last checkpoint, with its data and configuration.",
+        "Of that, the limits, --log-every, --monitor, training.checkpoint_minutes, training.patience, training.tensorboard and"
+            + " data.workers can be changed."
+      })
   Path resume;
 
   @Option(names = "--log-every", paramLabel = "N", description = "Steps between logged steps (default: by the run's length).")
@@ -79,7 +109,7 @@ final class TrainOptions {
       description = {
         "Write one JSON object per logged step to standard output: step, total_loss, recon_loss, kl_loss, perplexity,"
             + " token_accuracy, learning_rate, molecules_per_second and more; the last one has event=finished and"
-            + " checkpoint, validity, uniqueness, novelty."
+            + " checkpoint, validity, uniqueness, novelty. With --monitor, those of its summaries have event=performance."
       })
   boolean json;
 }

@@ -2,6 +2,7 @@
 package io.molfuse.models;
 
 import io.molfuse.ops.EncoderEpilogue;
+import io.molfuse.train.Checkpointing;
 import org.bytedeco.pytorch.Tensor;
 
 /** The parameters of a batch normalisation over rows; evaluation uses the running statistics, which are saved. */
@@ -23,9 +24,12 @@ final class BatchNorm {
 
   /** What an encoder layer ends in, normalising `rows` rows. */
   EncoderEpilogue.Options epilogue(long rows, boolean training) {
-    return EncoderEpilogue.options()
-        .affine(weight, bias)
-        .running(runningMean, runningVariance)
+    EncoderEpilogue.Options options = EncoderEpilogue.options().affine(weight, bias);
+    // Backward computes a checkpointed layer again, but the batch counts once.
+    if (!(training && rows > 1 && Checkpointing.recomputing())) {
+      options.running(runningMean, runningVariance);
+    }
+    return options
         // One row has no variance.
         .training(training && rows > 1)
         .momentum(MOMENTUM)

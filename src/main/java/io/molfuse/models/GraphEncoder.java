@@ -5,6 +5,7 @@ import io.molfuse.ops.EncoderEpilogue;
 import io.molfuse.ops.Graph;
 import io.molfuse.ops.GraphAttention;
 import io.molfuse.ops.LatentConcat;
+import io.molfuse.train.Checkpointing;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch;
@@ -24,6 +25,9 @@ final class GraphEncoder {
     }
   }
 
+  /** A layer before its norm, and what follows. */
+  private record Attended(Tensor values, EncoderEpilogue.Options epilogue) {}
+
   /**
    * Brings atomic number, degree, charge, hybridisation, aromaticity and unpaired electrons to about one: the first layer's
    * scores grow with the square of its input, and softmax saturates.
@@ -34,6 +38,7 @@ final class GraphEncoder {
   private final Tensor featureScale;
   private final Layer[] layers;
   private final int[] selected;
+  private boolean checkpointing;
 
   GraphEncoder(ParameterFactory parameters, ModelConfig.Encoder config) {
     this.config = config;
@@ -47,6 +52,11 @@ final class GraphEncoder {
     selected = config.selectedLayers();
   }
 
+  /** Lets backward compute the layers again instead of keeping their intermediate results. */
+  void checkpointing(boolean on) {
+    checkpointing = on;
+  }
+
   /**
    * Encodes a batch of graphs.
    *
@@ -57,51 +67,66 @@ final class GraphEncoder {
    */
   Tensor apply(Tensor nodes, Graph graph, Tensor graphPtr, Regularize regularize) {
     int width = config.width();
+    boolean twice = checkpointing && regularize.training();
     Tensor features = nodes.mul(featureScale);
     Tensor pooled = null;
     int slot = 0;
     for (int i = 0; i < layers.length; i++) {
-      TensorVector parts = projections(i, features);
-      Tensor attended = attend(i, parts, graph, regularize);
-      EncoderEpilogue.Options epilogue =
-          layers[i]
-              .norm
-              .epilogue(features.size(0), regularize.training())
-              .residual(parts.get(3))
-              .dropout(regularize.probability(config.dropout()), regularize.seed(), layers.length + i);
-      if (slot < selected.length && selected[slot] == i + 1) {
-        if (pooled == null) {
-          // In the layers' type, which autocast may have lowered.
-          pooled = torch.empty(new long[] {graphPtr.numel() - 1, (long) selected.length * width}, attended.options(), null);
-        }
-        EncoderEpilogue.Result result = EncoderEpilogue.into(pooled, (long) slot * width, graphPtr, attended, epilogue);
+      int layer = i;
+      if (twice) {
+        features = Checkpointing.run(features, input -> layer(layer, input, graph, regularize));
+      } else if (slot < selected.length && selected[slot] == i + 1) {
+        Attended attended = attend(i, features, graph, regularize);
+        pooled = pooled == null ? room(graphPtr, attended.values()) : pooled;
+        EncoderEpilogue.Result result =
+            EncoderEpilogue.into(pooled, (long) slot * width, graphPtr, attended.values(), attended.epilogue());
         features = result.features();
         pooled = result.pooled();
-        // The last layer may be selected more than once.
-        for (slot++; slot < selected.length && selected[slot] == i + 1; slot++) {
-          pooled = LatentConcat.into(pooled, (long) slot * width, features, graphPtr);
-        }
+        slot++;
       } else {
-        features = EncoderEpilogue.apply(attended, epilogue);
+        features = layer(i, features, graph, regularize);
+      }
+      // The last layer may be selected more than once; and what runs twice must not write in place.
+      for (; slot < selected.length && selected[slot] == i + 1; slot++) {
+        pooled = LatentConcat.into(pooled == null ? room(graphPtr, features) : pooled, (long) slot * width, features, graphPtr);
       }
     }
     return pooled;
+  }
+
+  /** Memory for the result, in the layers' type, which autocast may have lowered. */
+  private Tensor room(Tensor graphPtr, Tensor like) {
+    return torch.empty(new long[] {graphPtr.numel() - 1, (long) selected.length * config.width()}, like.options(), null);
+  }
+
+  private Tensor layer(int index, Tensor features, Graph graph, Regularize regularize) {
+    Attended attended = attend(index, features, graph, regularize);
+    return EncoderEpilogue.apply(attended.values(), attended.epilogue());
+  }
+
+  private Attended attend(int index, Tensor features, Graph graph, Regularize regularize) {
+    TensorVector parts = projections(index, features);
+    Tensor values =
+        GraphAttention.apply(
+                heads(parts.get(0)),
+                heads(parts.get(1)),
+                heads(parts.get(2)),
+                graph,
+                GraphAttention.options().dropout(regularize.probability(config.dropout()), regularize.seed(), index))
+            .view(-1, config.width());
+    EncoderEpilogue.Options epilogue =
+        layers[index]
+            .norm
+            .epilogue(features.size(0), regularize.training())
+            .residual(parts.get(3))
+            .dropout(regularize.probability(config.dropout()), regularize.seed(), layers.length + index);
+    return new Attended(values, epilogue);
   }
 
   /** Query, key, value and skip connection. */
   private TensorVector projections(int index, Tensor features) {
     // split and not narrow: its backward joins the four gradients in one pass.
     return layers[index].queryKeyValueSkip.apply(features).split(config.width(), 1);
-  }
-
-  private Tensor attend(int index, TensorVector parts, Graph graph, Regularize regularize) {
-    return GraphAttention.apply(
-            heads(parts.get(0)),
-            heads(parts.get(1)),
-            heads(parts.get(2)),
-            graph,
-            GraphAttention.options().dropout(regularize.probability(config.dropout()), regularize.seed(), index))
-        .view(-1, config.width());
   }
 
   private Tensor heads(Tensor rows) {

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.models;
 
+import com.fasterxml.jackson.annotation.JsonCreator;
 import com.fasterxml.jackson.annotation.JsonProperty;
+import io.molfuse.chem.MolecularProperty;
+import java.util.HashSet;
+import java.util.List;
 
 /**
  * The size of a molecular VAE.
@@ -9,11 +13,13 @@ import com.fasterxml.jackson.annotation.JsonProperty;
  * @param encoder graph to pooled layers
  * @param latent pooled layers to latent to the decoder's memory
  * @param decoder memory to tokens
+ * @param condition properties to latent and decoder; null, as in files of before there were conditions, is {@link Condition#NONE}
  */
 public record ModelConfig(
     @JsonProperty(value = "encoder", required = true) Encoder encoder,
     @JsonProperty(value = "latent", required = true) Latent latent,
-    @JsonProperty(value = "decoder", required = true) Decoder decoder) {
+    @JsonProperty(value = "decoder", required = true) Decoder decoder,
+    @JsonProperty("condition") Condition condition) {
 
   /** Width of a node's features: atomic number, degree, formal charge, hybridisation, aromaticity, radical electrons. */
   public static final int NODE_FEATURES = 6;
@@ -22,10 +28,43 @@ public record ModelConfig(
   private static final int[] SELECTED_OF_TEN = {1, 2, 3, 4, 5, 6, 8, 10};
 
   /** Checks that the parts are there. */
+  @JsonCreator
   public ModelConfig {
     if (encoder == null || latent == null || decoder == null) {
       throw new IllegalArgumentException("model needs the parts encoder, latent and decoder");
     }
+    condition = condition == null ? Condition.NONE : condition;
+  }
+
+  /**
+   * A model without conditions.
+   *
+   * @param encoder graph to pooled layers
+   * @param latent pooled layers to latent to the decoder's memory
+   * @param decoder memory to tokens
+   */
+  public ModelConfig(Encoder encoder, Latent latent, Decoder decoder) {
+    this(encoder, latent, decoder, Condition.NONE);
+  }
+
+  /**
+   * The number of trainable scalars, by part, without making a model.
+   *
+   * @param vocabularySize number of tokens, the special ones included
+   * @return encoder, latent, condition and decoder
+   */
+  public ParameterCount parameterCount(int vocabularySize) {
+    return ParameterCount.of(this, vocabularySize);
+  }
+
+  /**
+   * The same with other conditions.
+   *
+   * @param other conditions
+   * @return a copy
+   */
+  public ModelConfig with(Condition other) {
+    return new ModelConfig(encoder, latent, decoder, other);
   }
 
   /**
@@ -151,6 +190,40 @@ public record ModelConfig(
     /** @return width of a head */
     public int headWidth() {
       return hidden / heads;
+    }
+  }
+
+  /**
+   * What molecules are conditioned on.
+   *
+   * @param properties which, each once; none for a model without conditions
+   * @param width of the vector that stands for them
+   * @param dropout share of training molecules whose properties are all hidden from the model, and of the single properties of the others
+   */
+  public record Condition(
+      @JsonProperty(value = "properties", required = true) List<MolecularProperty> properties,
+      @JsonProperty(value = "width", required = true) int width,
+      @JsonProperty(value = "dropout", required = true) double dropout) {
+    /** No conditions. */
+    public static final Condition NONE = new Condition(List.of(), 64, 0.1);
+
+    /** Checks the values. */
+    public Condition {
+      properties = List.copyOf(properties);
+      if (new HashSet<>(properties).size() < properties.size()) {
+        throw new IllegalArgumentException("condition.properties must differ, but are " + labels(properties));
+      }
+      positive("condition.width", width);
+      probability("condition.dropout", dropout);
+    }
+
+    /** @return whether there are any */
+    public boolean any() {
+      return !properties.isEmpty();
+    }
+
+    static List<String> labels(List<MolecularProperty> properties) {
+      return properties.stream().map(MolecularProperty::label).toList();
     }
   }
 

@@ -67,9 +67,11 @@ final class ParameterFactory {
     }
   }
 
-  Tensor buffer(String name, float[] values) {
+  /** @param shape one dimension if left out */
+  Tensor buffer(String name, float[] values, long... shape) {
     try (PointerScope scope = new PointerScope()) {
-      return set.buffer(prefix + "." + name, Tensors.floats(device, values, values.length));
+      Tensor tensor = Tensors.floats(device, values, shape.length == 0 ? new long[] {values.length} : shape);
+      return set.buffer(prefix + "." + name, tensor);
     }
   }
 

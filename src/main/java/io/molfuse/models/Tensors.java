@@ -17,26 +17,38 @@ final class Tensors {
 
   static Tensor floats(Device device, float[] values, long... shape) {
     Tensor tensor = empty(ScalarType.Float, shape);
-    if (values.length > 0) {
-      new FloatPointer(data(tensor, values.length)).put(values);
-    }
+    put(tensor, values);
     return on(device, tensor);
   }
 
   static Tensor ints(Device device, int[] values) {
     Tensor tensor = empty(ScalarType.Int, values.length);
-    if (values.length > 0) {
-      new IntPointer(data(tensor, values.length)).put(values);
-    }
+    put(tensor, values);
     return on(device, tensor);
   }
 
   static Tensor longs(Device device, long[] values, long... shape) {
     Tensor tensor = empty(ScalarType.Long, shape);
+    put(tensor, values);
+    return on(device, tensor);
+  }
+
+  static void put(Tensor tensor, float[] values) {
+    if (values.length > 0) {
+      new FloatPointer(data(tensor, values.length)).put(values);
+    }
+  }
+
+  static void put(Tensor tensor, int[] values) {
+    if (values.length > 0) {
+      new IntPointer(data(tensor, values.length)).put(values);
+    }
+  }
+
+  static void put(Tensor tensor, long[] values) {
     if (values.length > 0) {
       new LongPointer(data(tensor, values.length)).put(values);
     }
-    return on(device, tensor);
   }
 
   /** All values of a float32 tensor, row by row. */

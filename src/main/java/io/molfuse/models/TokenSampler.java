@@ -23,7 +23,7 @@ final class TokenSampler {
    */
   int draw(float[] logits, int row, RandomGenerator random) {
     int start = row * weights.length;
-    int best = best(logits, start);
+    int best = best(logits, start, forbidden);
     if (options.temperature() == 0) {
       return best;
     }
@@ -37,9 +37,29 @@ final class TokenSampler {
     return pick(random.nextDouble(), best);
   }
 
-  private int best(float[] logits, int start) {
+  /**
+   * Logarithms of the probabilities at temperature 1 of the tokens that are not forbidden; of the others, negative infinity.
+   *
+   * @param logits [B,K] row by row
+   * @param row which row
+   * @param result takes them, [K]
+   */
+  static void logProbabilities(float[] logits, int row, boolean[] forbidden, double[] result) {
+    int start = row * forbidden.length;
+    double largest = logits[start + best(logits, start, forbidden)];
+    double sum = 0;
+    for (int k = 0; k < forbidden.length; k++) {
+      sum += forbidden[k] ? 0 : Math.exp(logits[start + k] - largest);
+    }
+    double logSum = largest + Math.log(sum);
+    for (int k = 0; k < forbidden.length; k++) {
+      result[k] = forbidden[k] ? Double.NEGATIVE_INFINITY : logits[start + k] - logSum;
+    }
+  }
+
+  private static int best(float[] logits, int start, boolean[] forbidden) {
     int best = -1;
-    for (int k = 0; k < weights.length; k++) {
+    for (int k = 0; k < forbidden.length; k++) {
       float value = logits[start + k];
       if (Float.isNaN(value)) {
         throw new IllegalStateException("the model's logits are not numbers: its parameters are unusable");

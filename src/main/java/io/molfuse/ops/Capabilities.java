@@ -12,8 +12,10 @@ package io.molfuse.ops;
  * @param cudaCompiled whether the build holds CUDA kernels
  * @param cudaUsable whether a CUDA device can be used now
  * @param cudaReason why {@code cudaUsable} is false; else empty
- * @param cudnnUsable whether cuDNN can be used now
+ * @param cudnnUsable whether attention on a GPU can use cuDNN now
  * @param cudnnReason why {@code cudnnUsable} is false; else empty
+ * @param cudnnVersion of the cuDNN that was found, 91900 for 9.19.0; 0: none
+ * @param attentionBackend what {@link Molfuse#setAttentionBackend} chose: "auto", "own" or "cudnn"
  */
 public record Capabilities(
     String version,
@@ -25,4 +27,6 @@ public record Capabilities(
     boolean cudaUsable,
     String cudaReason,
     boolean cudnnUsable,
-    String cudnnReason) {}
+    String cudnnReason,
+    int cudnnVersion,
+    String attentionBackend) {}

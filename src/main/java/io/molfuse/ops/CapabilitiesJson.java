@@ -28,7 +28,9 @@ final class CapabilitiesJson {
         Boolean.TRUE.equals(fields.get("cuda_usable")),
         string(fields, "cuda_reason"),
         Boolean.TRUE.equals(fields.get("cudnn_usable")),
-        string(fields, "cudnn_reason"));
+        string(fields, "cudnn_reason"),
+        (int) number(fields, "cudnn_version"),
+        string(fields, "attention_backend"));
   }
 
   static CudaDevice device(int index, String json) {
@@ -46,6 +48,17 @@ final class CapabilitiesJson {
         number(fields, "total_memory"),
         (int) number(fields, "driver_version"),
         (int) number(fields, "runtime_version"));
+  }
+
+  static DeviceMemory memory(String json) {
+    Map<String, Object> fields = new CapabilitiesJson(json).object();
+    return new DeviceMemory(
+        number(fields, "allocated"),
+        number(fields, "reserved"),
+        number(fields, "peak_allocated"),
+        number(fields, "peak_reserved"),
+        number(fields, "free"),
+        number(fields, "total"));
   }
 
   private static long number(Map<String, Object> fields, String name) {

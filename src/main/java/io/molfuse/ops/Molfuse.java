@@ -49,6 +49,53 @@ public final class Molfuse {
   }
 
   /**
+   * Memory of an accelerator. Does not wait for it.
+   *
+   * @param index number of the device, from 0
+   * @return what is in use, by libtorch's allocator and by the driver
+   * @throws IllegalArgumentException for a negative number
+   * @throws MolfuseException where there is no such device
+   */
+  public static DeviceMemory deviceMemory(int index) {
+    return CapabilitiesJson.memory(Native.deviceMemory(index));
+  }
+
+  /**
+   * Starts the peaks of {@link #deviceMemory} again from what is in use now.
+   *
+   * @param index number of the device, from 0
+   * @throws IllegalArgumentException for a negative number
+   * @throws MolfuseException where there is no such device
+   */
+  public static void resetPeakMemory(int index) {
+    Native.resetPeakMemory(index);
+  }
+
+  /**
+   * Gives memory that libtorch's allocator holds but does not use back to the driver, as after an allocation that failed. Waits for
+   * the device.
+   *
+   * @param index number of the device, from 0
+   * @throws IllegalArgumentException for a negative number
+   * @throws MolfuseException where there is no such device
+   */
+  public static void emptyDeviceCache(int index) {
+    Native.emptyDeviceCache(index);
+  }
+
+  /**
+   * How busy a CUDA device was lately, by NVML, which comes with the driver.
+   *
+   * @param index number of the device, from 0
+   * @return percent of the last moments in which a kernel ran; null where there is no such device or no NVML
+   * @throws IllegalArgumentException for a negative number
+   */
+  public static Integer deviceUtilization(int index) {
+    long percent = Native.deviceUtilization(index);
+    return percent < 0 ? null : (Integer) (int) percent;
+  }
+
+  /**
    * Forces the CPU vector level of the process, for tests and measurements.
    *
    * @param level "baseline", "avx2", "avx512" or "auto"
@@ -57,5 +104,17 @@ public final class Molfuse {
    */
   public static void setCpuLevel(String level) {
     Native.setCpuLevel(Checks.notNull("level", level));
+  }
+
+  /**
+   * Chooses what computes attention and its gradients on a GPU in all later calls of the process. The environment variable
+   * MOLFUSE_ATTENTION_BACKEND does the same at the start.
+   *
+   * @param backend "auto", the default: whichever was measured to be faster, if it can do the problem; "own": molfuse's kernels; "cudnn":
+   *     cuDNN, or a {@link MolfuseException} from the operator that says why not
+   * @throws IllegalArgumentException for another word
+   */
+  public static void setAttentionBackend(String backend) {
+    Native.setAttentionBackend(Checks.notNull("backend", backend));
   }
 }

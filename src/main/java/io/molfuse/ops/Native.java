@@ -2,12 +2,14 @@
 package io.molfuse.ops;
 
 import io.molfuse.presets.MolfuseNative;
+import io.molfuse.presets.RecomputeCallback;
 import java.util.List;
 import java.util.function.Supplier;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.DoubleOptional;
 import org.bytedeco.pytorch.LongOptional;
+import org.bytedeco.pytorch.LongVector;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptional;
 import org.bytedeco.pytorch.TensorOptions;
@@ -43,6 +45,34 @@ final class Native {
 
   static void setCpuLevel(String level) {
     run(() -> MolfuseNative.set_cpu_level(level));
+  }
+
+  static void setAttentionBackend(String backend) {
+    run(() -> MolfuseNative.set_attention_backend(backend));
+  }
+
+  static String deviceMemory(int device) {
+    return string(() -> MolfuseNative.device_memory(device));
+  }
+
+  static void resetPeakMemory(int device) {
+    run(() -> MolfuseNative.reset_peak_memory(device));
+  }
+
+  static void emptyDeviceCache(int device) {
+    run(() -> MolfuseNative.empty_device_cache(device));
+  }
+
+  static long deviceUtilization(int device) {
+    return call(() -> MolfuseNative.device_utilization(device));
+  }
+
+  static Tensor generatorState(int device) {
+    return call(() -> MolfuseNative.generator_state(device));
+  }
+
+  static void setGeneratorState(int device, Tensor state) {
+    run(() -> MolfuseNative.set_generator_state(device, state));
   }
 
   static Tensor attention(Tensor query, Tensor key, Tensor value, Attention.Options o) {
@@ -228,6 +258,43 @@ final class Native {
     return call(() -> MolfuseNative.clip_grad_norm_(grads, maxNorm, normType));
   }
 
+  /** New handles of the outputs, with a node whose backward is {@link Recomputation#run}. */
+  static Tensor[] checkpointOutputs(TensorVector inputs, TensorVector outputs, long segment) {
+    return call(() -> unpack(MolfuseNative.checkpoint_outputs(inputs, outputs, segment, Callback.INSTANCE)));
+  }
+
+  static long[] releasedSegments() {
+    return call(
+        () -> {
+          try (LongVector segments = MolfuseNative.released_segments()) {
+            return segments.get();
+          }
+        });
+  }
+
+  static void countHostReads(boolean on) {
+    run(() -> MolfuseNative.count_host_reads(on));
+  }
+
+  static long hostReads() {
+    return call(MolfuseNative::host_reads);
+  }
+
+  /** One function for all segments, since JavaCPP has room for few. */
+  private static final class Callback extends RecomputeCallback {
+    static final Callback INSTANCE = new Callback();
+
+    private Callback() {
+      // The scope that happens to be open at the first use must not take it along.
+      retainReference();
+    }
+
+    @Override
+    public void call(long segment, TensorVector inputs, TensorVector gradOutputs, TensorVector gradInputs) {
+      Recomputation.run(segment, inputs, gradOutputs, gradInputs);
+    }
+  }
+
   /** A vector the caller closes; a null entry becomes an undefined tensor. */
   static TensorVector vector(List<Tensor> tensors) {
     return call(
@@ -335,7 +402,7 @@ final class Native {
     }
   }
 
-  private static RuntimeException translated(RuntimeException failure) {
+  static RuntimeException translated(RuntimeException failure) {
     String text = MolfuseException.reason(failure);
     if (text.startsWith(INVALID_ARGUMENT)) {
       return new IllegalArgumentException(text.substring(INVALID_ARGUMENT.length()));

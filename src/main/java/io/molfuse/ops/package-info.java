@@ -9,6 +9,9 @@
  *   <li>{@link io.molfuse.ops.LatentConcat} pools the layers of a graph encoder into one row per graph
  *   <li>{@link io.molfuse.ops.Reparameterize} samples the latent
  *   <li>{@link io.molfuse.ops.StepOps} for mixed precision and the optimiser
+ *   <li>{@link io.molfuse.ops.Recomputation} lets Java compute gradients, for checkpointing
+ *   <li>{@link io.molfuse.ops.DefaultGenerator} has the states of what is drawn without a seed
+ *   <li>{@link io.molfuse.ops.HostReads} counts what makes the host wait for a device
  * </ul>
  *
  * <p>Memory: an operator returns new tensors, which the innermost {@link org.bytedeco.javacpp.PointerScope} of the calling

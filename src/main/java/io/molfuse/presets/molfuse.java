@@ -3,6 +3,7 @@ package io.molfuse.presets;
 
 import org.bytedeco.javacpp.annotation.Platform;
 import org.bytedeco.javacpp.annotation.Properties;
+import org.bytedeco.javacpp.tools.Info;
 import org.bytedeco.javacpp.tools.InfoMap;
 import org.bytedeco.javacpp.tools.InfoMapper;
 
@@ -48,6 +49,7 @@ import org.bytedeco.javacpp.tools.InfoMapper;
 public class molfuse implements InfoMapper {
   @Override
   public void map(InfoMap infoMap) {
-    // Every type in use is in libtorch's map.
+    // Every other type in use is in libtorch's map.
+    infoMap.put(new Info("molfuse::torch_api::recompute_callback").valueTypes("RecomputeCallback").pointerTypes("RecomputeCallback"));
   }
 }

@@ -15,14 +15,22 @@ import org.bytedeco.pytorch.global.torch;
 import org.bytedeco.pytorch.global.torch.ScalarType;
 
 /**
- * AdamW (Loshchilov &amp; Hutter 2019) over the parameter groups of a {@link ParameterSet}, one fused kernel call a group, with
- * betas 0.9 and 0.999 and epsilon 1e-8.
+ * AdamW (Loshchilov &amp; Hutter 2019) over {@link ParameterGroups}, one fused kernel call a group. It works with a {@link GradScaler}
+ * without waiting for a device.
  */
 @SuppressWarnings("try") // A scope does its work by being open.
-public final class AdamW implements AutoCloseable {
-  private static final double BETA1 = 0.9;
-  private static final double BETA2 = 0.999;
-  private static final double EPSILON = 1e-8;
+public final class AdamW implements ScalableOptimizer, AutoCloseable {
+  /**
+   * What all groups share.
+   *
+   * @param beta1 decay of the first moment in [0,1)
+   * @param beta2 decay of the second moment in [0,1)
+   * @param epsilon added to the denominator
+   */
+  public record Settings(double beta1, double beta2, double epsilon) {
+    /** The usual ones: 0.9, 0.999 and 1e-8. */
+    public static final Settings USUAL = new Settings(0.9, 0.999, 1e-8);
+  }
 
   /** Parameters that share a rate and a weight decay, with their state, in vectors kept for the whole run. */
   private static final class Group {
@@ -54,34 +62,45 @@ public final class AdamW implements AutoCloseable {
     }
   }
 
+  private final Settings settings;
   private final List<Group> groups = new ArrayList<>();
   private final Map<String, Tensor> state = new LinkedHashMap<>();
 
   /**
-   * Makes zero moments for every parameter.
+   * Makes zero moments for every parameter, with the usual settings.
    *
    * @param parameters what to train; must stay open as long as this
    * @param rateFactors factor of each parameter group on the learning rate; 1 for a group not named
    * @param weightDecay of parameters with two or more dimensions; vectors have none
    */
   public AdamW(ParameterSet parameters, Map<String, Double> rateFactors, double weightDecay) {
-    Map<String, Group> byKey = new LinkedHashMap<>();
+    this(ParameterGroups.of(parameters, rateFactors, weightDecay), Settings.USUAL);
+  }
+
+  /**
+   * Makes zero moments for every parameter.
+   *
+   * @param parameters what to train, with rates and weight decays
+   * @param settings of all groups
+   */
+  public AdamW(ParameterGroups parameters, Settings settings) {
+    this.settings = settings;
     try (PointerScope scope = new PointerScope()) {
-      for (ParameterSet.Parameter parameter : parameters.parameters()) {
-        double decay = parameter.tensor().dim() >= 2 ? weightDecay : 0;
-        Group group =
-            byKey.computeIfAbsent(
-                parameter.group() + " " + decay,
-                key -> new Group(rateFactors.getOrDefault(parameter.group(), 1.0), decay));
-        Tensor values = parameter.tensor().detach();
-        TensorOptions scalar = new TensorOptions(ScalarType.Float).device(values.options().device_opt());
-        group.params.push_back(parameter.tensor());
-        group.expAvgs.push_back(own("exp_avg." + parameter.name(), torch.zeros_like(values)));
-        group.expAvgSqs.push_back(own("exp_avg_sq." + parameter.name(), torch.zeros_like(values)));
-        group.steps.push_back(own("step." + parameter.name(), torch.zeros(new long[0], scalar)));
+      for (ParameterGroups.Group each : parameters.groups()) {
+        Group group = new Group(each.rateFactor(), each.weightDecay());
+        groups.add(group);
+        each.parameters().forEach((name, tensor) -> add(group, name, tensor));
       }
     }
-    groups.addAll(byKey.values());
+  }
+
+  private void add(Group group, String name, Tensor parameter) {
+    Tensor values = parameter.detach();
+    TensorOptions scalar = new TensorOptions(ScalarType.Float).device(values.options().device_opt());
+    group.params.push_back(parameter);
+    group.expAvgs.push_back(own("exp_avg." + name, torch.zeros_like(values)));
+    group.expAvgSqs.push_back(own("exp_avg_sq." + name, torch.zeros_like(values)));
+    group.steps.push_back(own("step." + name, torch.zeros(new long[0], scalar)));
   }
 
   private Tensor own(String name, Tensor tensor) {
@@ -102,16 +121,32 @@ public final class AdamW implements AutoCloseable {
    * @return the norm before that, a scalar in the caller's scope
    */
   public Tensor clipGradients(double maxNorm) {
+    try (TensorVector all = gradients()) {
+      return StepOps.clipGradNorm(all, maxNorm);
+    }
+  }
+
+  @Override
+  public TensorVector gradients() {
     TensorVector all = new TensorVector();
     for (Group group : groups) {
       for (long i = 0; i < group.params.size(); i++) {
-        Tensor gradient = group.params.get(i).grad();
-        if (gradient.defined()) {
-          all.push_back(gradient);
+        all.push_back(group.params.get(i).grad());
+      }
+    }
+    return all;
+  }
+
+  /** Drops all gradients, so that the next backward writes instead of adds. */
+  public void dropGradients() {
+    try (PointerScope scope = new PointerScope()) {
+      Tensor none = new Tensor();
+      for (Group group : groups) {
+        for (long i = 0; i < group.params.size(); i++) {
+          group.params.get(i).mutable_grad().put(none);
         }
       }
     }
-    return StepOps.clipGradNorm(all, maxNorm);
   }
 
   /**
@@ -120,6 +155,11 @@ public final class AdamW implements AutoCloseable {
    * @param learningRate the base rate, which each group multiplies by its factor
    */
   public void step(double learningRate) {
+    step(learningRate, null, null);
+  }
+
+  @Override
+  public void step(double learningRate, Tensor gradScale, Tensor foundInf) {
     try (PointerScope scope = new PointerScope()) {
       for (Group group : groups) {
         StepOps.fusedAdamW(
@@ -130,9 +170,10 @@ public final class AdamW implements AutoCloseable {
             group.steps,
             StepOps.adamW()
                 .learningRate(learningRate * group.rateFactor)
-                .betas(BETA1, BETA2)
-                .epsilon(EPSILON)
-                .weightDecay(group.weightDecay));
+                .betas(settings.beta1(), settings.beta2())
+                .epsilon(settings.epsilon())
+                .weightDecay(group.weightDecay)
+                .scaled(gradScale, foundInf));
       }
     }
   }

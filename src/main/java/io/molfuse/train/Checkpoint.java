@@ -3,8 +3,10 @@ package io.molfuse.train;
 
 import com.fasterxml.jackson.annotation.JsonProperty;
 import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.charset.StandardCharsets;
@@ -15,15 +17,17 @@ import java.security.NoSuchAlgorithmException;
 import java.util.HexFormat;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.Set;
 import org.bytedeco.pytorch.Tensor;
 
 /**
- * A saved state: a folder of JSON documents and safetensors files, with a manifest that gives each file's length and SHA-256.
- * A file is checked against the manifest before it is used.
+ * A saved state: a folder of JSON documents and safetensors files, with a manifest that gives the format's version, each file's length
+ * and SHA-256, and its own SHA-256. A file is checked against the manifest before it is used. Format 1 had no checksum of the manifest.
  */
 public final class Checkpoint {
   static final String MANIFEST = "manifest.json";
-  static final int FORMAT = 1;
+  static final int FORMAT = 2;
+  private static final String CHECKSUM = "checksum";
   private static final String TENSORS = ".safetensors";
   private static final ObjectMapper JSON = new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
 
@@ -32,8 +36,20 @@ public final class Checkpoint {
    *
    * @param documents values to write as JSON, by name without extension
    * @param tensors tensors to write, by file name without extension
+   * @param texts texts to write, by file name
    */
-  public record Content(Map<String, Object> documents, Map<String, Map<String, Tensor>> tensors) {}
+  public record Content(
+      Map<String, Object> documents, Map<String, Map<String, Tensor>> tensors, Map<String, String> texts) {
+    /**
+     * Content without texts.
+     *
+     * @param documents values to write as JSON, by name without extension
+     * @param tensors tensors to write, by file name without extension
+     */
+    public Content(Map<String, Object> documents, Map<String, Map<String, Tensor>> tensors) {
+      this(documents, tensors, Map.of());
+    }
+  }
 
   record FileEntry(@JsonProperty("bytes") long bytes, @JsonProperty("sha256") String sha256) {}
 
@@ -62,22 +78,34 @@ public final class Checkpoint {
     if (!Files.isDirectory(directory) || !Files.exists(file)) {
       throw new CheckpointException("no checkpoint at " + directory + ": there is no " + file);
     }
-    Manifest manifest;
     try {
-      manifest = JSON.readValue(Files.readAllBytes(file), Manifest.class);
+      return new Checkpoint(directory, manifest(file, JSON.readTree(Files.readAllBytes(file))));
     } catch (JsonProcessingException e) {
       throw new CheckpointException(file + " is damaged: it is not the manifest of a checkpoint", e);
     } catch (IOException e) {
       throw new CheckpointException("cannot read " + file + ": " + e.getMessage(), e);
     }
-    if (manifest == null || manifest.files() == null) {
+  }
+
+  private static Manifest manifest(Path file, JsonNode root) throws JsonProcessingException {
+    if (!(root instanceof ObjectNode fields) || !root.path("format").canConvertToInt() || root.path("format").asInt() < 1) {
+      throw new CheckpointException(file + " is not the manifest of a checkpoint of molfuse: it has no format number");
+    }
+    // Before anything else, as the rest may have another form.
+    int format = root.path("format").asInt();
+    if (format > FORMAT) {
+      throw new CheckpointException(
+          file + " has format " + format + " of a newer version of molfuse; this version reads formats up to " + FORMAT);
+    }
+    JsonNode checksum = fields.remove(CHECKSUM);
+    if (format > 1 && (checksum == null || !checksum.asText().equals(sha256(fields)))) {
+      throw new CheckpointException(file + " is damaged: its checksum is not that of its content");
+    }
+    Manifest manifest = JSON.treeToValue(fields, Manifest.class);
+    if (manifest.files() == null) {
       throw new CheckpointException(file + " is damaged: it lists no files");
     }
-    if (manifest.format() != FORMAT) {
-      throw new CheckpointException(
-          file + " has format " + manifest.format() + ", but this version of molfuse reads format " + FORMAT);
-    }
-    return new Checkpoint(directory, manifest);
+    return manifest;
   }
 
   /** @return the folder */
@@ -88,6 +116,20 @@ public final class Checkpoint {
   /** @return optimiser steps done when it was saved */
   public long step() {
     return manifest.step();
+  }
+
+  /**
+   * Checks the length and the checksum of every file.
+   *
+   * @throws CheckpointException if one is missing or damaged
+   */
+  public void verify() {
+    manifest.files().keySet().forEach(this::verified);
+  }
+
+  /** @return the names of its files, with extension */
+  public Set<String> files() {
+    return Set.copyOf(manifest.files().keySet());
   }
 
   /**
@@ -103,6 +145,22 @@ public final class Checkpoint {
     Path file = verified(name + ".json");
     try {
       return JSON.readValue(Files.readAllBytes(file), type);
+    } catch (IOException e) {
+      throw new CheckpointException("cannot use " + file + ": " + firstLine(e), e);
+    }
+  }
+
+  /**
+   * Reads a text.
+   *
+   * @param name of the file
+   * @return its content
+   * @throws CheckpointException if the file is missing or damaged
+   */
+  public String text(String name) {
+    Path file = verified(name);
+    try {
+      return Files.readString(file);
     } catch (IOException e) {
       throw new CheckpointException("cannot use " + file + ": " + firstLine(e), e);
     }
@@ -128,6 +186,22 @@ public final class Checkpoint {
    */
   public void tensors(String name, Map<String, Tensor> tensors) {
     Safetensors.readInto(verified(name + TENSORS), tensors);
+  }
+
+  /**
+   * Reads all tensors of a file.
+   *
+   * @param name of the file, without extension
+   * @return by name, on the CPU, in the caller's scope
+   * @throws CheckpointException if the file is missing or damaged
+   */
+  public Map<String, Tensor> tensors(String name) {
+    return Safetensors.read(verified(name + TENSORS));
+  }
+
+  /** Whether a file has these tensors, without reading their values or its checksum. */
+  void requireTensors(String name, Map<String, Tensor> tensors) {
+    Safetensors.require(directory.resolve(name + TENSORS), tensors);
   }
 
   private Path verified(String name) {
@@ -163,28 +237,44 @@ public final class Checkpoint {
       DurableFiles.write(directory.resolve(name), text);
       files.put(name, entry(directory.resolve(name)));
     }
+    for (Map.Entry<String, String> text : content.texts().entrySet()) {
+      DurableFiles.write(directory.resolve(text.getKey()), text.getValue().getBytes(StandardCharsets.UTF_8));
+      files.put(text.getKey(), entry(directory.resolve(text.getKey())));
+    }
     for (Map.Entry<String, Map<String, Tensor>> tensors : content.tensors().entrySet()) {
       String name = tensors.getKey() + TENSORS;
       Safetensors.write(directory.resolve(name), tensors.getValue(), Map.of("format", "pt"));
       files.put(name, entry(directory.resolve(name)));
     }
-    byte[] manifest =
-        (JSON.writeValueAsString(new Manifest(FORMAT, step, files)) + "\n").getBytes(StandardCharsets.UTF_8);
-    DurableFiles.write(directory.resolve(MANIFEST), manifest);
+    ObjectNode manifest = JSON.valueToTree(new Manifest(FORMAT, step, files));
+    manifest.put(CHECKSUM, sha256(manifest));
+    DurableFiles.write(directory.resolve(MANIFEST), (JSON.writeValueAsString(manifest) + "\n").getBytes(StandardCharsets.UTF_8));
+    DurableFiles.force(directory);
   }
 
   private static FileEntry entry(Path file) throws IOException {
     return new FileEntry(Files.size(file), sha256(file));
   }
 
+  /** Of the manifest without its checksum, in one line. */
+  private static String sha256(ObjectNode manifest) {
+    return HexFormat.of().formatHex(digest().digest(manifest.toString().getBytes(StandardCharsets.UTF_8)));
+  }
+
   private static String sha256(Path file) throws IOException {
     try (InputStream in = Files.newInputStream(file)) {
-      MessageDigest digest = MessageDigest.getInstance("SHA-256");
+      MessageDigest digest = digest();
       byte[] buffer = new byte[1 << 16];
       for (int count = in.read(buffer); count >= 0; count = in.read(buffer)) {
         digest.update(buffer, 0, count);
       }
       return HexFormat.of().formatHex(digest.digest());
+    }
+  }
+
+  private static MessageDigest digest() {
+    try {
+      return MessageDigest.getInstance("SHA-256");
     } catch (NoSuchAlgorithmException e) {
       throw new IllegalStateException("every Java platform has SHA-256", e);
     }

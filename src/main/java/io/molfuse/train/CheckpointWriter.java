@@ -12,7 +12,7 @@ public interface CheckpointWriter {
    *
    * @param state how far the run is
    * @param optimizer its moments
-   * @param labels {@link RunDirectory#LAST}, {@link RunDirectory#BEST} or both
+   * @param labels any of {@link RunDirectory#LAST}, {@link RunDirectory#BEST} and {@link RunDirectory#EVERY}
    * @return the checkpoint's folder
    */
   Path save(TrainingState state, AdamW optimizer, List<String> labels);

@@ -38,8 +38,13 @@ final class DurableFiles {
   /** Renames a file or folder at once, and makes the renaming last. */
   static void move(Path from, Path to) throws IOException {
     Files.move(from, to, StandardCopyOption.ATOMIC_MOVE);
-    try (FileChannel folder = FileChannel.open(to.toAbsolutePath().getParent(), StandardOpenOption.READ)) {
-      folder.force(true);
+    force(to.toAbsolutePath().getParent());
+  }
+
+  /** Makes the names in a folder last: forcing a file to the disk does not. */
+  static void force(Path folder) throws IOException {
+    try (FileChannel channel = FileChannel.open(folder, StandardOpenOption.READ)) {
+      channel.force(true);
     }
   }
 

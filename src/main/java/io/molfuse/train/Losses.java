@@ -47,17 +47,26 @@ public final class Losses {
   public Map<String, Double> read() {
     float[] values = new float[names.size()];
     try (PointerScope scope = new PointerScope()) {
-      TensorVector scalars = new TensorVector(names.size());
-      for (int i = 0; i < values.length; i++) {
-        scalars.put(i, tensors.get(i).detach().reshape(new long[0]));
-      }
-      Tensor row = torch.stack(scalars).to(ScalarType.Float).cpu();
-      new FloatPointer(row.data_ptr()).get(values);
+      new FloatPointer(row().cpu().data_ptr()).get(values);
     }
     Map<String, Double> result = new LinkedHashMap<>();
     for (int i = 0; i < values.length; i++) {
       result.put(names.get(i), (double) values[i]);
     }
     return result;
+  }
+
+  List<String> names() {
+    return List.copyOf(names);
+  }
+
+  /** All reported values as float32 [names], on their device. */
+  Tensor row() {
+    TensorVector scalars = new TensorVector(names.size());
+    for (int i = 0; i < names.size(); i++) {
+      // In mixed precision a model may report some values in 16 bits and others in 32.
+      scalars.put(i, tensors.get(i).detach().to(ScalarType.Float).reshape(new long[0]));
+    }
+    return torch.stack(scalars);
   }
 }

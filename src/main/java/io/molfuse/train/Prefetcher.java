@@ -1,58 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.train;
 
-import java.util.concurrent.ArrayBlockingQueue;
-import java.util.concurrent.BlockingQueue;
-
 /**
- * Makes the next few batches of a source on a background thread while the current one trains.
+ * Makes the next few batches of a source on a background thread while the current one trains. A {@link DataLoader} has threads for
+ * that already, and is asked directly.
  *
  * @param <B> a batch
  */
 final class Prefetcher<B> implements AutoCloseable {
-  private record Item<B>(B batch, Throwable failure) {}
-
-  private final BlockingQueue<Item<B>> queue;
-  private final Thread thread;
-  private volatile boolean closed;
+  private final DataLoader<B> loader;
+  private final BatchWorkers<B> workers;
+  private final BatchWorkers.Pass<B> pass;
+  private long next;
 
   Prefetcher(BatchSource<B> source, long firstIndex, int ahead) {
-    queue = new ArrayBlockingQueue<>(ahead);
-    thread = new Thread(() -> produce(source, firstIndex), "molfuse-batches");
-    thread.setDaemon(true);
-    thread.start();
+    next = firstIndex;
+    loader = source instanceof DataLoader<B> given ? given : null;
+    workers = loader == null ? new BatchWorkers<>("molfuse-batches", 1, ahead, true, DataLoader::closeQuietly) : null;
+    pass = loader == null ? workers.start(plan(source, firstIndex)) : null;
   }
 
-  private void produce(BatchSource<B> source, long firstIndex) {
-    try {
-      for (long index = firstIndex; !closed; index++) {
-        Item<B> item;
-        try {
-          item = new Item<>(source.batch(index), null);
-        } catch (RuntimeException | Error failure) {
-          item = new Item<>(null, failure);
-        }
-        queue.put(item);
-        if (item.failure != null) {
-          return;
-        }
-      }
-    } catch (InterruptedException stopped) {
-      // close() interrupts the thread: nothing is left to do.
-    }
+  private static <B> BatchWorkers.Plan<B> plan(BatchSource<B> source, long firstIndex) {
+    long[] index = {firstIndex};
+    return () -> {
+      long number = index[0]++;
+      return new BatchWorkers.Job<>(0, number, () -> source.batch(number));
+    };
   }
 
   B next() throws InterruptedException {
-    Item<B> item = queue.take();
-    if (item.failure != null) {
-      throw new TrainingException("could not make a batch: " + item.failure.getMessage(), item.failure);
+    try {
+      return loader == null ? workers.take(pass).value() : loader.take(next++);
+    } catch (InterruptedException e) {
+      throw e;
+    } catch (Throwable failure) {
+      throw new TrainingException("could not make a batch: " + failure.getMessage(), failure);
     }
-    return item.batch;
   }
 
   @Override
   public void close() {
-    closed = true;
-    thread.interrupt();
+    if (loader == null) {
+      workers.close();
+    } else {
+      loader.idle();
+    }
   }
 }

@@ -2,24 +2,30 @@
 package io.molfuse.train;
 
 import java.io.IOException;
+import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.channels.FileLock;
 import java.nio.channels.OverlappingFileLockException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.FileSystemException;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Set;
+import java.util.UUID;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
 
 /**
  * The output folder of a run. Each checkpoint is a folder step-NNNNNNNN, written under another name, forced to the disk and
- * then renamed; the files "last" and "best" hold the name of a checkpoint and are replaced in one rename. Checkpoints that
- * they named before and name no more are deleted afterwards, so whatever happens an earlier one stays whole. Nothing else in
- * the folder is touched.
+ * then renamed; the files "last" and "best" hold the name of a checkpoint, "every" those of several, and are replaced in one rename.
+ * Checkpoints that they named before and name no more are deleted afterwards, so whatever happens an earlier one stays whole. What a
+ * killed process leaves is removed by the next save. Nothing else in the folder is touched.
  */
 public final class RunDirectory implements AutoCloseable {
   /** Label of the newest checkpoint. */
@@ -28,34 +34,53 @@ public final class RunDirectory implements AutoCloseable {
   /** Label of the checkpoint with the smallest validation loss. */
   public static final String BEST = "best";
 
+  /** Label of checkpoints that stay when newer ones come: the latest few of those saved with it, oldest first. */
+  public static final String EVERY = "every";
+
+  private static final List<String> LABELS = List.of(LAST, BEST, EVERY);
   private static final String STEP_FOLDER = "step-\\d{8,}";
   private static final String TEMPORARY = ".saving";
   private static final String LOCK = ".lock";
 
+  /** A label of one checkpoint has 14 bytes. */
+  private static final int MAX_LABEL = 1 << 20;
+
   /** Suffix of a checkpoint that makes way for a new one of the same step. */
   private static final String REPLACED = ".replaced";
 
+  /** Names of the checkpoints that a save may leave without a label if it is killed. */
+  private static final String PENDING = ".pending";
+
   private final Path directory;
+  /** The folders that were made for it, innermost first. */
+  private final List<Path> made;
+  private int keptEvery = Integer.MAX_VALUE;
   private FileChannel lock;
   private boolean replacesEarlier;
 
-  private RunDirectory(Path directory) {
+  private RunDirectory(Path directory, List<Path> made) {
     this.directory = directory;
+    this.made = made;
   }
 
   /**
-   * Makes the folder if need be and checks that it can be written.
+   * Makes the folder if need be and checks that it can be written. A folder that was made and has nothing in it when this is closed goes
+   * again.
    *
    * @param directory the folder
    * @return the run's folder
    * @throws CheckpointException if it cannot be made or written
    */
   public static RunDirectory prepare(Path directory) {
+    List<Path> missing = new ArrayList<>();
+    for (Path folder = directory.toAbsolutePath(); folder != null && Files.notExists(folder); folder = folder.getParent()) {
+      missing.add(folder);
+    }
     try {
       Files.createDirectories(directory);
       Path probe = Files.createTempFile(directory, ".probe", "");
       Files.delete(probe);
-      return new RunDirectory(directory);
+      return new RunDirectory(directory, missing);
     } catch (IOException e) {
       throw new CheckpointException("cannot write to the output folder " + directory + ": " + reason(e), e);
     }
@@ -73,8 +98,16 @@ public final class RunDirectory implements AutoCloseable {
       channel =
           FileChannel.open(directory.resolve(LOCK), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
       taken = channel.tryLock();
+      if (taken != null && !isTheFile(channel)) {
+        // Whoever had the folder until now found nothing in it and took it away.
+        taken.release();
+        taken = null;
+      }
     } catch (OverlappingFileLockException e) {
       // This process has the lock already.
+      taken = null;
+    } catch (NoSuchFileException e) {
+      // Whoever had the folder took it away since it was prepared.
       taken = null;
     } catch (IOException e) {
       // A file system without locks cannot tell runs apart; that is no reason not to train.
@@ -89,11 +122,38 @@ public final class RunDirectory implements AutoCloseable {
     return true;
   }
 
+  /** Whether the folder's lock file is the one that is open, and not a new one of the same name, or none. */
+  private boolean isTheFile(FileChannel channel) throws IOException {
+    String sign = UUID.randomUUID().toString();
+    channel.truncate(0).write(ByteBuffer.wrap(sign.getBytes(StandardCharsets.US_ASCII)));
+    Path file = directory.resolve(LOCK);
+    return Files.isRegularFile(file) && Files.readString(file).equals(sign);
+  }
+
   /** Lets other runs into the folder. */
   @Override
   public void close() {
+    if (lock != null && !made.isEmpty() && isEmpty()) {
+      // While the lock is held: afterwards it may be someone else's.
+      for (Path mine : Stream.concat(Stream.of(directory.resolve(LOCK)), made.stream()).toList()) {
+        try {
+          Files.deleteIfExists(mine);
+        } catch (IOException e) {
+          // Someone else put something there; it stays.
+          break;
+        }
+      }
+    }
     close(lock);
     lock = null;
+  }
+
+  private boolean isEmpty() {
+    try (Stream<Path> files = Files.list(directory)) {
+      return files.allMatch(file -> file.getFileName().toString().equals(LOCK));
+    } catch (IOException e) {
+      return false;
+    }
   }
 
   private static void close(FileChannel channel) {
@@ -144,17 +204,26 @@ public final class RunDirectory implements AutoCloseable {
   }
 
   private static Path labelled(Path label) {
+    List<Path> named = allLabelled(label);
+    return named.get(named.size() - 1);
+  }
+
+  private static List<Path> allLabelled(Path label) {
     try {
-      String name = Files.size(label) < 256 ? Files.readString(label).strip() : "";
-      if (!name.matches(STEP_FOLDER)) {
+      List<String> names = Files.size(label) < MAX_LABEL ? Files.readString(label).strip().lines().toList() : List.of();
+      if (names.isEmpty() || !names.stream().allMatch(name -> name.matches(STEP_FOLDER))) {
         throw new CheckpointException(label + " is damaged: it does not hold the name of a checkpoint");
       }
-      Path replaced = label.resolveSibling(name + REPLACED);
-      // A save that was cut off between its two renames left the checkpoint under its other name.
-      return !Files.exists(label.resolveSibling(name)) && Files.exists(replaced) ? replaced : label.resolveSibling(name);
+      return names.stream().map(name -> folder(label.resolveSibling(name))).toList();
     } catch (IOException e) {
       throw new CheckpointException("cannot read " + label + ": " + reason(e), e);
     }
+  }
+
+  /** A save that was cut off between its two renames left the checkpoint under its other name. */
+  private static Path folder(Path named) {
+    Path replaced = named.resolveSibling(named.getFileName() + REPLACED);
+    return !Files.exists(named) && Files.exists(replaced) ? replaced : named;
   }
 
   /** @return the folder */
@@ -168,11 +237,23 @@ public final class RunDirectory implements AutoCloseable {
   }
 
   /**
+   * Limits the checkpoints with the label {@link #EVERY}; unless called, all of them stay.
+   *
+   * @param count the latest so many, at least 1
+   */
+  public void keepEvery(int count) {
+    if (count < 1) {
+      throw new IllegalArgumentException("count: expected at least 1, got " + count);
+    }
+    keptEvery = count;
+  }
+
+  /**
    * Saves a checkpoint and points labels at it.
    *
    * @param step optimiser steps done
    * @param content what to save
-   * @param labels {@link #LAST} or {@link #BEST} or both
+   * @param labels any of {@link #LAST}, {@link #BEST} and {@link #EVERY}
    * @return the checkpoint's folder
    * @throws CheckpointException if it cannot be written; earlier checkpoints are then untouched
    */
@@ -181,10 +262,13 @@ public final class RunDirectory implements AutoCloseable {
     Path replaced = target.resolveSibling(target.getFileName() + REPLACED);
     Path temporary = directory.resolve(TEMPORARY);
     try {
-      Set<Path> before = labelled();
+      removePending();
       DurableFiles.deleteTree(temporary);
       Files.createDirectory(temporary);
       Checkpoint.write(temporary, step, content);
+      Set<Path> touched = labelled();
+      touched.addAll(List.of(target, replaced));
+      writeNames(PENDING, touched.stream().map(path -> path.getFileName().toString()).toList());
       // A folder of that name may be this run's, with other labels in its state, or what a run left that was killed.
       if (Files.exists(target)) {
         DurableFiles.deleteTree(replaced);
@@ -192,41 +276,84 @@ public final class RunDirectory implements AutoCloseable {
       }
       DurableFiles.move(temporary, target);
       if (replacesEarlier) {
-        for (String label : List.of(LAST, BEST)) {
+        for (String label : LABELS) {
           if (!labels.contains(label)) {
             Files.deleteIfExists(directory.resolve(label));
           }
         }
       }
       for (String label : labels) {
-        DurableFiles.replace(directory.resolve(label), (target.getFileName() + "\n").getBytes(StandardCharsets.UTF_8));
+        writeNames(label, label.equals(EVERY) ? every(target) : List.of(target.getFileName().toString()));
       }
       replacesEarlier = false;
-      before.add(replaced);
-      before.removeAll(labelled());
-      for (Path unwanted : before) {
-        DurableFiles.deleteTree(unwanted);
-      }
+      removePending();
       return target;
     } catch (IOException e) {
       throw failed(target, temporary, e);
     }
   }
 
-  /** The checkpoints that the labels name; a damaged label names none. */
-  private Set<Path> labelled() {
-    Set<Path> named = new HashSet<>();
-    for (String label : List.of(LAST, BEST)) {
-      Path file = directory.resolve(label);
-      try {
-        if (Files.isRegularFile(file)) {
-          named.add(labelled(file));
-        }
-      } catch (CheckpointException e) {
-        continue;
+  /**
+   * Points a label at a checkpoint that is there already. One that has no label then goes with the next save.
+   *
+   * @param label {@link #LAST} or {@link #BEST}
+   * @param checkpoint its folder, in this one
+   * @throws CheckpointException if the label cannot be written
+   */
+  public void point(String label, Path checkpoint) {
+    try {
+      removePending();
+      writeNames(PENDING, labelled().stream().map(path -> path.getFileName().toString()).toList());
+      writeNames(label, List.of(checkpoint.getFileName().toString()));
+    } catch (IOException e) {
+      throw new CheckpointException("cannot write " + directory.resolve(label) + ": " + reason(e), e);
+    }
+  }
+
+  private void writeNames(String file, List<String> names) throws IOException {
+    DurableFiles.replace(directory.resolve(file), (String.join("\n", names) + "\n").getBytes(StandardCharsets.UTF_8));
+  }
+
+  /** Deletes the checkpoints that a save, finished or killed, took the labels from or did not give one. */
+  private void removePending() throws IOException {
+    Path pending = directory.resolve(PENDING);
+    if (!Files.isRegularFile(pending)) {
+      return;
+    }
+    Set<Path> named = labelled();
+    for (String name : Files.readAllLines(pending)) {
+      if (name.matches(STEP_FOLDER + "(" + Pattern.quote(REPLACED) + ")?") && !named.contains(directory.resolve(name))) {
+        DurableFiles.deleteTree(directory.resolve(name));
       }
     }
+    Files.delete(pending);
+  }
+
+  /** The names that EVERY holds from now on. */
+  private List<String> every(Path target) {
+    List<String> names = new ArrayList<>();
+    if (!replacesEarlier) {
+      labelled(EVERY).forEach(path -> names.add(path.getFileName().toString().replace(REPLACED, "")));
+    }
+    names.remove(target.getFileName().toString());
+    names.add(target.getFileName().toString());
+    return names.subList(Math.max(0, names.size() - keptEvery), names.size());
+  }
+
+  private Set<Path> labelled() {
+    Set<Path> named = new HashSet<>();
+    LABELS.forEach(label -> named.addAll(labelled(label)));
     return named;
+  }
+
+  /** The checkpoints that a label names; a damaged one names none. */
+  private List<Path> labelled(String label) {
+    Path file = directory.resolve(label);
+    try {
+      return Files.isRegularFile(file) ? allLabelled(file) : List.of();
+    } catch (CheckpointException e) {
+      return List.of();
+    }
   }
 
   private CheckpointException failed(Path target, Path temporary, IOException e) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.train;
 
-import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.molfuse.train.SafetensorsHeader.Entry;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -14,7 +14,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.Arrays;
-import java.util.EnumMap;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import org.bytedeco.javacpp.BytePointer;
@@ -22,7 +21,6 @@ import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptions;
 import org.bytedeco.pytorch.global.torch;
-import org.bytedeco.pytorch.global.torch.ScalarType;
 
 /**
  * Files of named tensors in the safetensors format: the header's length as a little-endian 64-bit number, a JSON header with
@@ -31,26 +29,7 @@ import org.bytedeco.pytorch.global.torch.ScalarType;
 @SuppressWarnings("try") // A scope does its work by being open.
 public final class Safetensors {
   private static final ObjectMapper JSON = new ObjectMapper();
-  private static final Map<ScalarType, String> TYPE_NAMES = new EnumMap<>(ScalarType.class);
-  private static final int MAX_HEADER = 100_000_000;
   private static final int CHUNK = 1 << 24;
-
-  static {
-    TYPE_NAMES.put(ScalarType.Float, "F32");
-    TYPE_NAMES.put(ScalarType.Double, "F64");
-    TYPE_NAMES.put(ScalarType.Half, "F16");
-    TYPE_NAMES.put(ScalarType.BFloat16, "BF16");
-    TYPE_NAMES.put(ScalarType.Long, "I64");
-    TYPE_NAMES.put(ScalarType.Int, "I32");
-    TYPE_NAMES.put(ScalarType.Short, "I16");
-    TYPE_NAMES.put(ScalarType.Char, "I8");
-    TYPE_NAMES.put(ScalarType.Byte, "U8");
-    TYPE_NAMES.put(ScalarType.Bool, "BOOL");
-  }
-
-  private record Entry(ScalarType type, long[] shape, long begin, long end) {}
-
-  private record Header(Map<String, Entry> entries, long dataStart) {}
 
   private Safetensors() {}
 
@@ -89,14 +68,11 @@ public final class Safetensors {
     long offset = 0;
     for (Map.Entry<String, Tensor> entry : tensors.entrySet()) {
       Tensor tensor = entry.getValue();
-      String type;
-      try (PointerScope scope = new PointerScope()) {
-        type = TYPE_NAMES.get(tensor.scalar_type().intern());
-      }
+      ElementType type = typeOf(tensor);
       if (type == null) {
         throw new IllegalArgumentException(entry.getKey() + " has an element type that safetensors files cannot hold");
       }
-      ObjectNode node = root.putObject(entry.getKey()).put("dtype", type);
+      ObjectNode node = root.putObject(entry.getKey()).put("dtype", type.name());
       ArrayNode shape = node.putArray("shape");
       Arrays.stream(shapeOf(tensor)).forEach(shape::add);
       node.putArray("data_offsets").add(offset).add(offset + tensor.nbytes());
@@ -118,25 +94,102 @@ public final class Safetensors {
    */
   public static void readInto(Path file, Map<String, Tensor> tensors) {
     try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
-      Header header = readHeader(file, channel);
+      SafetensorsHeader header = SafetensorsHeader.read(file, channel);
+      require(file, header, tensors);
       for (Map.Entry<String, Tensor> named : tensors.entrySet()) {
-        check(file, named.getKey(), header.entries.get(named.getKey()), named.getValue());
-      }
-      for (String name : header.entries.keySet()) {
-        if (!tensors.containsKey(name)) {
-          throw new CheckpointException(file + " holds a tensor " + name + " that the model does not have");
-        }
-      }
-      for (Map.Entry<String, Tensor> named : tensors.entrySet()) {
-        Entry entry = header.entries.get(named.getKey());
-        try (PointerScope scope = new PointerScope()) {
-          Tensor values = torch.empty(entry.shape, new TensorOptions(entry.type), null);
-          readInto(channel, header, entry, values);
-          named.getValue().detach().copy_(values);
-        }
+        copyInto(channel, header, header.entries().get(named.getKey()), named.getValue());
       }
     } catch (IOException e) {
       throw unreadable(file, e);
+    }
+  }
+
+  /**
+   * Reads all tensors of a file.
+   *
+   * @param file a safetensors file
+   * @return by name in the file's order, on the CPU, in the caller's scope
+   * @throws CheckpointException if it is missing, damaged, or has an element type that libtorch cannot compute with
+   */
+  public static Map<String, Tensor> read(Path file) {
+    try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
+      SafetensorsHeader header = SafetensorsHeader.read(file, channel);
+      Map<String, Tensor> tensors = new LinkedHashMap<>();
+      for (Map.Entry<String, Entry> named : header.entries().entrySet()) {
+        Entry entry = named.getValue();
+        if (entry.type() == null) {
+          throw new CheckpointException(
+              file + " holds " + named.getKey() + " as " + entry.typeName() + ", which libtorch cannot compute with");
+        }
+        Tensor values = empty(entry);
+        fill(channel, header, entry, values);
+        tensors.put(named.getKey(), values);
+      }
+      return tensors;
+    } catch (IOException e) {
+      throw unreadable(file, e);
+    }
+  }
+
+  /**
+   * Loads weights that another program saved, by name. A file's tensor may have any type whose values all fit into the target's, such as
+   * bfloat16 for float32. Nothing is overwritten unless all that is wanted can be had.
+   *
+   * @param file a safetensors file
+   * @param tensors what to overwrite by name, on any device
+   * @param options prefixes, and whether all names must match
+   * @return what was loaded and what was not
+   * @throws CheckpointException if the file is missing or damaged, or, unless partial, does not match; its message is the report
+   */
+  public static LoadReport load(Path file, Map<String, Tensor> tensors, LoadOptions options) {
+    try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
+      SafetensorsHeader header = SafetensorsHeader.read(file, channel);
+      Map<String, Entry> wanted = new LinkedHashMap<>();
+      LoadReport.Builder report = new LoadReport.Builder(file);
+      header.entries().forEach(
+          (stored, entry) -> {
+            String name = options.targetName(stored);
+            Tensor target = tensors.get(name);
+            if (target == null) {
+              report.unexpected(stored);
+            } else if (wanted.containsKey(name)) {
+              throw new CheckpointException(file + " holds two tensors that the prefixes make " + name);
+            } else {
+              wanted.put(name, entry);
+              report.compare(name, entry, typeOf(target), shapeOf(target));
+            }
+          });
+      tensors.keySet().stream().filter(name -> !wanted.containsKey(name)).forEach(report::missing);
+      LoadReport done = report.build();
+      if (!done.complete() && !options.partial()) {
+        throw new CheckpointException(done.text());
+      }
+      for (String name : done.loaded()) {
+        copyInto(channel, header, wanted.get(name), tensors.get(name));
+      }
+      return done;
+    } catch (IOException e) {
+      throw unreadable(file, e);
+    }
+  }
+
+  /** Checks names, shapes and types as {@link #readInto} does, and overwrites nothing. */
+  static void require(Path file, Map<String, Tensor> tensors) {
+    try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
+      require(file, SafetensorsHeader.read(file, channel), tensors);
+    } catch (IOException e) {
+      throw unreadable(file, e);
+    }
+  }
+
+  private static void require(Path file, SafetensorsHeader header, Map<String, Tensor> tensors) {
+    for (Map.Entry<String, Tensor> named : tensors.entrySet()) {
+      check(file, named.getKey(), header.entries().get(named.getKey()), named.getValue());
+    }
+    for (String name : header.entries().keySet()) {
+      if (!tensors.containsKey(name)) {
+        throw new CheckpointException(file + " holds a tensor " + name + " that the model does not have");
+      }
     }
   }
 
@@ -144,92 +197,39 @@ public final class Safetensors {
     if (entry == null) {
       throw new CheckpointException(file + " lacks the tensor " + name);
     }
+    ElementType type = typeOf(tensor);
+    long[] shape = shapeOf(tensor);
+    if (type != entry.type() || !Arrays.equals(shape, entry.shape())) {
+      throw new CheckpointException(
+          String.format(
+              "%s holds %s as %s %s, but the model needs %s %s",
+              file, name, entry.typeName(), Arrays.toString(entry.shape()), type, Arrays.toString(shape)));
+    }
+  }
+
+  /** Null for a type that safetensors files do not have. */
+  private static ElementType typeOf(Tensor tensor) {
     try (PointerScope scope = new PointerScope()) {
-      ScalarType type = tensor.scalar_type().intern();
-      long[] shape = shapeOf(tensor);
-      if (type != entry.type || !Arrays.equals(shape, entry.shape)) {
-        throw new CheckpointException(
-            String.format(
-                "%s holds %s as %s %s, but the model needs %s %s",
-                file,
-                name,
-                TYPE_NAMES.get(entry.type),
-                Arrays.toString(entry.shape),
-                TYPE_NAMES.get(type),
-                Arrays.toString(shape)));
-      }
+      return ElementType.of(tensor.scalar_type().intern());
     }
   }
 
-  private static Header readHeader(Path file, FileChannel channel) throws IOException {
-    long size = channel.size();
-    ByteBuffer lengthBytes = ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN);
-    if (size < 8) {
-      throw corrupt(file, "it has only " + size + " bytes");
-    }
-    readFully(channel, lengthBytes, 0);
-    long length = lengthBytes.flip().getLong();
-    if (length < 2 || length > MAX_HEADER || length > size - 8) {
-      throw corrupt(file, "its header claims " + length + " bytes of " + size);
-    }
-    ByteBuffer text = ByteBuffer.allocate((int) length);
-    readFully(channel, text, 8);
-    Map<String, Entry> entries = new LinkedHashMap<>();
-    try {
-      JsonNode root = JSON.readTree(new String(text.array(), StandardCharsets.UTF_8));
-      for (Map.Entry<String, JsonNode> field : root.properties()) {
-        if (!field.getKey().equals("__metadata__")) {
-          entries.put(field.getKey(), entry(file, field.getKey(), field.getValue(), size - 8 - length));
-        }
-      }
-    } catch (com.fasterxml.jackson.core.JsonProcessingException e) {
-      throw corrupt(file, "its header is not JSON");
-    }
-    return new Header(entries, 8 + length);
+  private static Tensor empty(Entry entry) {
+    return torch.empty(entry.shape(), new TensorOptions(entry.type().scalarType), null);
   }
 
-  private static Entry entry(Path file, String name, JsonNode node, long dataBytes) {
-    ScalarType type = null;
-    for (Map.Entry<ScalarType, String> known : TYPE_NAMES.entrySet()) {
-      if (known.getValue().equals(node.path("dtype").asText())) {
-        type = known.getKey();
-      }
+  private static void copyInto(FileChannel channel, SafetensorsHeader header, Entry entry, Tensor target) throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      Tensor values = empty(entry);
+      fill(channel, header, entry, values);
+      target.detach().copy_(values);
     }
-    if (type == null || !node.path("shape").isArray() || node.path("data_offsets").size() != 2) {
-      throw corrupt(file, "its header does not describe " + name);
-    }
-    long[] shape = new long[node.path("shape").size()];
-    long bytes = elementSize(type);
-    for (int i = 0; i < shape.length; i++) {
-      shape[i] = node.path("shape").get(i).asLong(-1);
-      if (shape[i] < 0 || (shape[i] > 0 && bytes > Long.MAX_VALUE / shape[i])) {
-        throw corrupt(file, "its header gives " + name + " a size of " + shape[i]);
-      }
-      bytes *= shape[i];
-    }
-    long begin = node.path("data_offsets").get(0).asLong(-1);
-    long end = node.path("data_offsets").get(1).asLong(-1);
-    if (begin < 0 || end - begin != bytes || end > dataBytes) {
-      throw corrupt(
-          file,
-          String.format("%s should be at bytes %d to %d of the data, which have %d", name, begin, end, dataBytes));
-    }
-    return new Entry(type, shape, begin, end);
   }
 
-  private static int elementSize(ScalarType type) {
-    return switch (TYPE_NAMES.get(type)) {
-      case "F64", "I64" -> 8;
-      case "F32", "I32" -> 4;
-      case "F16", "BF16", "I16" -> 2;
-      default -> 1;
-    };
-  }
-
-  private static void readInto(FileChannel channel, Header header, Entry entry, Tensor tensor) throws IOException {
-    for (long at = 0; at < entry.end - entry.begin; at += CHUNK) {
+  private static void fill(FileChannel channel, SafetensorsHeader header, Entry entry, Tensor tensor) throws IOException {
+    for (long at = 0; at < entry.end() - entry.begin(); at += CHUNK) {
       try (PointerScope scope = new PointerScope()) {
-        readFully(channel, bytes(tensor, at), header.dataStart + entry.begin + at);
+        readFully(channel, bytes(tensor, at), header.dataStart() + entry.begin() + at);
       }
     }
   }
@@ -254,7 +254,7 @@ public final class Safetensors {
     }
   }
 
-  private static void readFully(FileChannel channel, ByteBuffer buffer, long position) throws IOException {
+  static void readFully(FileChannel channel, ByteBuffer buffer, long position) throws IOException {
     while (buffer.hasRemaining()) {
       int count = channel.read(buffer, position);
       if (count < 0) {
@@ -262,10 +262,6 @@ public final class Safetensors {
       }
       position += count;
     }
-  }
-
-  private static CheckpointException corrupt(Path file, String why) {
-    return new CheckpointException(file + " is damaged: " + why);
   }
 
   private static CheckpointException unreadable(Path file, IOException e) {

@@ -5,6 +5,8 @@ import org.bytedeco.pytorch.global.torch;
 
 /** Independent seeds from one: no generator state needs saving when every step's randomness is a function of its number. */
 public final class Seeds {
+  private static final long GAMMA = 0x9E3779B97F4A7C15L;
+
   private Seeds() {}
 
   /**
@@ -15,9 +17,10 @@ public final class Seeds {
    * @return a seed
    */
   public static long mix(long seed, long... parts) {
-    long hash = finish(seed + 0x9E3779B97F4A7C15L);
+    long hash = finish(seed + GAMMA);
     for (long part : parts) {
-      hash = finish(hash ^ finish(part + 0x9E3779B97F4A7C15L));
+      // Without the sum, seed 1 at step 2 would be seed 2 at step 1.
+      hash = finish((hash + GAMMA) ^ finish(part + GAMMA));
     }
     return hash;
   }

@@ -10,7 +10,9 @@ import java.util.Map;
  * @param totalSteps steps of the run, Long.MAX_VALUE if only time ends it
  * @param progress how much of the run is over, 0..1
  * @param epoch counted from 1
- * @param values the losses by name, "total_loss" first, and "grad_norm"
+ * @param values the losses by name, "total_loss" first, and "grad_norm"; with a loss scale, the "loss_scale" of the step; where bad steps
+ *     are left out, their number so far as "skipped_steps"
+ * @param averages means of the values over the last {@value Trainer#AVERAGED_STEPS} steps, including those that were not reported
  * @param learningRate base rate of the step
  * @param samplesPerSecond since the last logged step
  * @param elapsedSeconds time spent in the loop
@@ -22,6 +24,7 @@ public record StepReport(
     double progress,
     long epoch,
     Map<String, Double> values,
+    Map<String, Double> averages,
     double learningRate,
     double samplesPerSecond,
     double elapsedSeconds,

@@ -25,7 +25,16 @@ public final class Threads {
     if (count < 1) {
       throw new IllegalArgumentException("threads must be at least 1, but is " + count);
     }
+    set(count, count);
+  }
+
+  /** Threads of OpenBLAS, which others may have set to another number than libtorch's. */
+  static int blasCount() {
+    return openblas_nolapack.blas_get_num_threads();
+  }
+
+  static void set(int count, int blasCount) {
     torch.set_num_threads(count);
-    openblas_nolapack.blas_set_num_threads(count);
+    openblas_nolapack.blas_set_num_threads(blasCount);
   }
 }

@@ -23,6 +23,7 @@ import java.util.Map;
  * @param checkpointSeconds time between checkpoints, 0 for one after each epoch; the best by validation and the end are always
  *     saved
  * @param seed decides initialisation, order and dropout
+ * @param precision arithmetic of the model; FP32 where a configuration names none, as those of before there was a choice
  */
 @JsonIgnoreProperties(ignoreUnknown = false)
 public record TrainingConfig(
@@ -37,7 +38,8 @@ public record TrainingConfig(
     @JsonProperty("accumulation") int accumulation,
     @JsonProperty("log_every") int logEvery,
     @JsonProperty("checkpoint_seconds") double checkpointSeconds,
-    @JsonProperty("seed") long seed) {
+    @JsonProperty("seed") long seed,
+    @JsonProperty("precision") Precision precision) {
 
   /** Checks the values. */
   public TrainingConfig {
@@ -58,6 +60,7 @@ public record TrainingConfig(
     if (schedule == null) {
       throw new IllegalArgumentException("training.schedule must be given");
     }
+    precision = precision == null ? Precision.FP32 : precision;
     rateFactors = rateFactors == null ? Map.of() : Map.copyOf(rateFactors);
     rateFactors.forEach(
         (group, factor) -> {
@@ -66,6 +69,74 @@ public record TrainingConfig(
                 "training.rate_factors." + group + " must be at least 0, but is " + factor);
           }
         });
+  }
+
+  /**
+   * Training in FP32.
+   *
+   * @param epochs passes over the data, 0 for no limit
+   * @param maxSteps optimiser steps, 0 for no limit
+   * @param maxSeconds time of the loop, 0 for no limit
+   * @param learningRate base rate
+   * @param rateFactors factor of each parameter group on the base rate
+   * @param schedule the rate's course
+   * @param weightDecay of matrices
+   * @param clipNorm joint norm the gradients are cut to, 0 for none
+   * @param accumulation batches per optimiser step
+   * @param logEvery steps between reports, 0 to choose by the length of the run
+   * @param checkpointSeconds time between checkpoints, 0 for one after each epoch
+   * @param seed decides initialisation, order and dropout
+   */
+  public TrainingConfig(
+      long epochs,
+      long maxSteps,
+      double maxSeconds,
+      double learningRate,
+      Map<String, Double> rateFactors,
+      LearningRateSchedule schedule,
+      double weightDecay,
+      double clipNorm,
+      int accumulation,
+      int logEvery,
+      double checkpointSeconds,
+      long seed) {
+    this(
+        epochs,
+        maxSteps,
+        maxSeconds,
+        learningRate,
+        rateFactors,
+        schedule,
+        weightDecay,
+        clipNorm,
+        accumulation,
+        logEvery,
+        checkpointSeconds,
+        seed,
+        Precision.FP32);
+  }
+
+  /**
+   * The same in another precision.
+   *
+   * @param precision arithmetic of the model
+   * @return a copy
+   */
+  public TrainingConfig with(Precision precision) {
+    return new TrainingConfig(
+        epochs,
+        maxSteps,
+        maxSeconds,
+        learningRate,
+        rateFactors,
+        schedule,
+        weightDecay,
+        clipNorm,
+        accumulation,
+        logEvery,
+        checkpointSeconds,
+        seed,
+        precision);
   }
 
   /**

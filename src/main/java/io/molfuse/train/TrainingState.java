@@ -4,8 +4,8 @@ package io.molfuse.train;
 import com.fasterxml.jackson.annotation.JsonProperty;
 
 /**
- * How far a run is: with the parameters and the optimiser's state all that is needed to continue it, since batches, dropout and
- * the learning rate are functions of these numbers and the seed.
+ * How far a run is: with the parameters, the optimiser's state and {@link LoopState} all that is needed to continue it, since batches,
+ * dropout and the learning rate are functions of these numbers and the seed.
  *
  * @param step optimiser steps done
  * @param samples samples used

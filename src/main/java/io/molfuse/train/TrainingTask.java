@@ -4,11 +4,18 @@ package io.molfuse.train;
 /**
  * What a {@link Trainer} trains.
  *
- * @param <B> a batch as Java data; the task makes tensors of it within the step's scope
+ * @param <B> a batch, as Java data or on its way to the device; the task makes tensors of it within the step's scope
  */
 public interface TrainingTask<B> {
   /** @return the parameters to train; the same set all the time */
   ParameterSet parameters();
+
+  /**
+   * Tells of an optimiser step before its batches, for what changes with the steps. Does nothing unless overridden.
+   *
+   * @param step optimiser steps done before it, those of earlier sittings of a resumed run included
+   */
+  default void begin(long step) {}
 
   /**
    * The loss of one batch with the model in training mode.

@@ -155,6 +155,8 @@ class CommandsTest {
       assertThat(gpu.path("memory_bytes").asLong()).isPositive();
       assertThat(gpu.path("compute_capability").asText()).matches("\\d+\\.\\d+");
     }
+    assertThat(info.path("attention_backend").asText()).isIn("auto", "own", "cudnn");
+    assertThat(info.has("attention_cudnn")).isTrue();
     JsonNode backends = info.path("backends");
     assertThat(backends.path("cpu").path("usable").asBoolean()).isTrue();
     for (String name : new String[] {"cuda", "cudnn"}) {
@@ -175,7 +177,7 @@ class CommandsTest {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"train", "generate", "selfies", "info"})
+  @ValueSource(strings = {"prepare", "train", "search", "generate", "evaluate", "selfies", "info"})
   void everyCommandHasHelp(String command) {
     Program program = Program.run(command, "--help");
     assertThat(program.code()).isZero();
@@ -185,7 +187,8 @@ class CommandsTest {
 
   @Test
   void theProgramItselfHasHelpAndAVersion() {
-    assertThat(Program.run("--help").out()).contains("train", "generate", "selfies", "info", "Exit codes");
+    assertThat(Program.run("--help").out())
+        .contains("prepare", "train", "search", "generate", "evaluate", "selfies", "info", "Exit codes");
     assertThat(Program.run("--version").out()).startsWith("molfuse ");
     Program none = Program.run();
     assertThat(none.code()).isEqualTo(2);
@@ -196,14 +199,14 @@ class CommandsTest {
   @ParameterizedTest
   @EnumSource(Preset.Name.class)
   void everyPresetIsAValidConfiguration(Preset.Name name) {
-    Preset preset = Preset.load(name);
+    Configuration preset = Preset.load(name);
     assertThat(preset.model().decoder().maxLength()).isEqualTo(128);
     assertThat(preset.training().beta()).isEqualTo(1e-4);
   }
 
   @Test
   void fullSizeModelIsTheLargePreset() {
-    Preset preset = Preset.load(Preset.Name.LARGE);
+    Configuration preset = Preset.load(Preset.Name.LARGE);
     assertThat(preset.model().encoder().layers()).isEqualTo(10);
     assertThat(preset.model().encoder().width()).isEqualTo(2048);
     assertThat(preset.model().decoder().hidden()).isEqualTo(256);

@@ -9,6 +9,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.models.TestMolecules;
 import io.molfuse.train.OneThread;
+import io.molfuse.train.Precision;
 import io.molfuse.train.RunDirectory;
 import java.io.IOException;
 import java.io.InputStream;
@@ -363,6 +364,101 @@ class TrainAndGenerateTest {
             "--batch-size", Integer.MAX_VALUE, "--epochs", Long.MAX_VALUE / 2, "--max-steps", 2, "--output",
             folder.resolve("run"), "--samples", 0);
     assertThat(program.code()).as(program.err()).isZero();
+  }
+
+  private Configuration saved(Path output) throws IOException {
+    Path file = output.resolve(Files.readString(output.resolve("last")).strip()).resolve("configuration.yaml");
+    return Configuration.of(YamlSettings.parse(Files.readString(file), new Origin(Origin.Layer.FILE, file.toString(), 1)));
+  }
+
+  @Test
+  void configurationsComeFromAFileOptionsAndSetAndAreSaved() throws IOException {
+    Path config =
+        Files.writeString(
+            folder.resolve("run.yaml"),
+            "preset: tiny\ndata:\n  path: " + drugs() + "\ntraining:\n  beta: 0.5\n  seed: 3\n  max_steps: 4\n  batch_size: 16\n");
+    Path output = folder.resolve("run");
+    Program program =
+        Program.run(
+            "train", "--config", config, "--device", "cpu", "--output", output, "--samples", 0, "--seed", 4, "--beta", 0.25,
+            "--set", "training.beta=0.125", "--set", "model.decoder.layers=1", "--precision", "fp32");
+    assertThat(program.code()).as(program.err()).isZero();
+    assertThat(program.err()).contains("tiny: ", "decoder 1 layers", "precision  fp32: as asked for");
+    Configuration first = saved(output);
+    assertThat(first.preset()).isEqualTo(Preset.Name.TINY);
+    assertThat(first.data().path()).isEqualTo(drugs().toString());
+    assertThat(first.training().beta()).isEqualTo(0.125);
+    assertThat(first.training().seed()).isEqualTo(4);
+    assertThat(first.training().batchSize()).isEqualTo(16);
+    assertThat(first.training().precision()).isEqualTo(Precision.FP32);
+    assertThat(first.training().warmupSteps()).isZero();
+    assertThat(Files.readString(output.resolve("last"))).startsWith("step-00000004");
+
+    Program resumed =
+        Program.run(
+            "train", "--resume", output, "--device", "cpu", "--samples", 0, "--set", "training.max_steps=6", "--monitor", "--set",
+            "training.checkpoint_minutes=2");
+    assertThat(resumed.code()).as(resumed.err()).isZero();
+    assertThat(resumed.err()).contains("2 steps of ", "ms, backward ");
+    assertThat(Files.readString(output.resolve("last"))).startsWith("step-00000006");
+    Configuration second = saved(output);
+    assertThat(second.training().beta()).isEqualTo(0.125);
+    assertThat(second.training().monitor()).isTrue();
+    assertThat(second.training().checkpointMinutes()).isEqualTo(2);
+    assertThat(second.training().maxSteps()).isEqualTo(6);
+    fails(2, "--set training.beta=1: training.beta cannot be changed with --resume", "train", "--resume", output, "--set", "training.beta=1");
+    fails(2, "--set training.bata=1: unknown key training.bata; the nearest", "train", "--resume", output, "--set", "training.bata=1");
+    fails(2, "--config cannot be given with --resume", "train", "--resume", output, "--config", config);
+    fails(2, "--precision cannot be given with --resume", "train", "--resume", output, "--precision", "fp16");
+  }
+
+  @Test
+  void aSavedConfigurationStartsTheSameRunAgain() throws IOException {
+    Path output = folder.resolve("run");
+    assertThat(train("--max-steps", 4, "--output", output, "--samples", 0).code()).isZero();
+    Path file = output.resolve("step-00000004/configuration.yaml");
+    Path again = folder.resolve("again");
+    Program program = Program.run("train", "--config", file, "--device", "cpu", "--output", again, "--samples", 0);
+    assertThat(program.code()).as(program.err()).isZero();
+    assertThat(saved(again)).isEqualTo(saved(output));
+    String model = "step-00000004/model.safetensors";
+    assertThat(Files.readAllBytes(again.resolve(model))).isEqualTo(Files.readAllBytes(output.resolve(model)));
+  }
+
+  @Test
+  void mistakesInConfigurationsShowBeforeAnythingIsRead() throws IOException {
+    Path config = Files.writeString(folder.resolve("run.yaml"), "training:\n  bata: 1\n");
+    Path nothing = folder.resolve("nothing.smi");
+    String message = config + ", line 2: unknown key training.bata; the nearest known one is training.beta";
+    fails(1, message, "train", "--config", config, "--data", nothing);
+    fails(1, message, "train", "--config", config, "--output", folder.resolve("r1"));
+    fails(2, "--set training.beta=-1: training.beta must be at least 0", "train", "--data", nothing, "--set", "training.beta=-1");
+    fails(2, "--set preset=huge: preset must be one of tiny", "train", "--data", nothing, "--set", "preset=huge");
+    fails(2, "--precision", "train", "--precision", "fp8");
+    fails(1, "nothing.yaml: no such file", "train", "--config", folder.resolve("nothing.yaml"));
+  }
+
+  @Test
+  void thePresetIsChosenByTheDataUnlessNamed() throws IOException {
+    String little = "model={encoder: {layers: 1, selected: 1, heads: 1, channels: 8}, decoder: {layers: 1, heads: 1, hidden: 8}}";
+    Path output = folder.resolve("run");
+    Object[] args = {"train", "--data", drugs(), "--device", "cpu", "--max-steps", 1, "--samples", 0, "--set", little};
+    Program chosen = Program.run(with(args, "--output", output));
+    assertThat(chosen.code()).as(chosen.err()).isZero();
+    assertThat(saved(output).preset()).isEqualTo(Preset.Name.SMALL);
+    assertThat(saved(output).training().batchSize()).isEqualTo(64);
+    Path named = folder.resolve("named");
+    Program medium = Program.run(with(args, "--output", named, "--set", "preset=medium"));
+    assertThat(medium.code()).as(medium.err()).isZero();
+    assertThat(saved(named).preset()).isEqualTo(Preset.Name.MEDIUM);
+    assertThat(saved(named).training().batchSize()).isEqualTo(32);
+    assertThat(saved(named).training().epochs()).isZero();
+  }
+
+  private static Object[] with(Object[] args, Object... more) {
+    List<Object> all = new ArrayList<>(List.of(args));
+    all.addAll(List.of(more));
+    return all.toArray();
   }
 
   @Test

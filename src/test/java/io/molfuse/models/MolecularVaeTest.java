@@ -9,9 +9,11 @@ import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.chem.Vocabulary;
 import io.molfuse.ops.VaeLoss;
 import io.molfuse.train.AdamW;
+import io.molfuse.train.Checkpointing;
 import io.molfuse.train.OneThread;
 import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
@@ -254,5 +256,38 @@ class MolecularVaeTest {
       assertThatThrownBy(() -> generator.decode(new float[25], GenerationOptions.seeded(5)))
           .hasMessage("latents must hold rows of 24 numbers, but holds 25 numbers");
     }
+  }
+
+  /** Parameters and running statistics, and the gradients of one loss, with or without computing the layers twice. */
+  private static Map<String, float[]> afterBackward(boolean checkpointing) {
+    Map<String, float[]> values = new LinkedHashMap<>();
+    int before = Checkpointing.pending();
+    try (MolecularVae model = model(0.1, 1).checkpointing(checkpointing);
+        PointerScope scope = new PointerScope()) {
+      shake(model);
+      Tensor loss = model.loss(VaeBatch.of(drugs.collate(all())), 0.1, 5).total();
+      assertThat(Checkpointing.pending() - before).isEqualTo(checkpointing ? model.config().encoder().layers() : 0);
+      Checkpointing.backward(loss);
+      values.put("loss", Tensors.toFloats(loss));
+      model.parameters().tensors().forEach((name, tensor) -> values.put(name, Tensors.toFloats(tensor)));
+      model.parameters().parameters().forEach(each -> values.put("gradient of " + each.name(), Tensors.toFloats(each.tensor().grad())));
+    }
+    assertThat(Checkpointing.pending()).isEqualTo(before);
+    return values;
+  }
+
+  @Test
+  void layersComputedTwiceGiveTheSameGradientsAndCountTheBatchOnce() {
+    Map<String, float[]> once = afterBackward(false);
+    Map<String, float[]> twice = afterBackward(true);
+    assertThat(twice.keySet()).isEqualTo(once.keySet()).anyMatch(name -> name.endsWith("running_mean"));
+    once.forEach(
+        (name, expected) -> {
+          float[] found = twice.get(name);
+          assertThat(found).as(name).hasSameSizeAs(expected);
+          for (int i = 0; i < expected.length; i++) {
+            assertThat(found[i]).as("%s[%d]", name, i).isCloseTo(expected[i], within(2e-5f * (1 + Math.abs(expected[i]))));
+          }
+        });
   }
 }

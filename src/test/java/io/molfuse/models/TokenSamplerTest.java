@@ -5,7 +5,12 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
+import java.util.Arrays;
+import java.util.Comparator;
+import java.util.List;
 import java.util.Random;
+import java.util.TreeSet;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
 class TokenSamplerTest {
@@ -61,7 +66,40 @@ class TokenSamplerTest {
   }
 
   @Test
+  void topPsSetIsTheSmallestOfAnyLogits() {
+    Random random = new Random(6);
+    for (int round = 0; round < 50; round++) {
+      float[] logits = new float[8];
+      double[] probabilities = new double[8];
+      double total = 0;
+      for (int k = 0; k < 8; k++) {
+        logits[k] = (float) random.nextGaussian();
+        probabilities[k] = Math.exp(logits[k]);
+        total += probabilities[k];
+      }
+      double topP = 0.2 + 0.7 * random.nextDouble();
+      TreeSet<Integer> expected = new TreeSet<>();
+      double sum = 0;
+      List<Integer> falling =
+          IntStream.range(0, 8).boxed().sorted(Comparator.comparingDouble(k -> -logits[k])).toList();
+      for (int k : falling) {
+        if (sum < topP * total) {
+          expected.add(k);
+          sum += probabilities[k];
+        }
+      }
+      TokenSampler sampler = new TokenSampler(new GenerationOptions(1, 0, topP, 1), new boolean[8]);
+      TreeSet<Integer> drawn = new TreeSet<>();
+      for (int i = 0; i < 3000; i++) {
+        drawn.add(sampler.draw(logits, 0, random));
+      }
+      assertThat(drawn).as("top-p %s of %s", topP, Arrays.toString(logits)).isEqualTo(expected);
+    }
+  }
+
+  @Test
   void badOptionsAreNamed() {
+    assertThatThrownBy(() -> GenerationOptions.beam(-1, 1)).hasMessage("beam must be 0 to 256, but is -1");
     assertThatThrownBy(() -> new GenerationOptions(-1, 0, 1, 1)).hasMessage("temperature must be at least 0, but is -1.0");
     assertThatThrownBy(() -> new GenerationOptions(1, -1, 1, 1)).hasMessage("top_k must be at least 0, but is -1");
     assertThatThrownBy(() -> new GenerationOptions(1, 0, 0, 1)).hasMessage("top_p must be above 0 and at most 1, but is 0.0");

@@ -51,10 +51,12 @@ class VaeCheckpointTest {
 
   private Trainer<GraphBatch> trainer(MolecularVae model, MoleculeDataset drugs, RunDirectory run) {
     int[] all = IntStream.range(0, drugs.size()).toArray();
-    return new Trainer<>(new VaeTask(model, 1e-3), new MoleculeBatches(drugs, all, 7, true, 11), config())
-        .checkpoints(
-            (state, optimizer, labels) ->
-                VaeCheckpoint.save(run, model, drugs.vocabulary(), Map.of("note", "mine"), state, optimizer, labels));
+    Trainer<GraphBatch> trainer = new Trainer<>(new VaeTask(model, 1e-3), new MoleculeBatches(drugs, all, 7, true, 11), config());
+    Map<String, String> texts = Map.of("note.yaml", "note: mine\n");
+    return trainer.checkpoints(
+        (state, optimizer, labels) ->
+            VaeCheckpoint.save(
+                run, model, drugs.vocabulary(), Map.of("note", "mine"), texts, state, trainer.loopState(), optimizer, labels));
   }
 
   private static Map<String, float[]> values(MolecularVae model) {
@@ -90,6 +92,7 @@ class VaeCheckpointTest {
     }
     VaeCheckpoint checkpoint = VaeCheckpoint.open(folder.resolve("resumed"), "last");
     assertThat(checkpoint.settings(JsonNode.class).path("note").asText()).isEqualTo("mine");
+    assertThat(checkpoint.text("note.yaml")).isEqualTo("note: mine\n");
     try (VaeCheckpoint.Loaded loaded = checkpoint.load(DeviceType.CPU);
         Trainer<GraphBatch> trainer = trainer(loaded.model(), drugs, run)) {
       checkpoint.loadOptimizer(trainer.optimizer());
@@ -142,7 +145,8 @@ class VaeCheckpointTest {
   private static void replace(Path file, Path manifest, String old, String text) throws IOException {
     String list = Files.readString(manifest);
     Files.writeString(file, text);
-    Files.writeString(manifest, list.replace(sha256(old), sha256(text)));
+    // The manifests of format 1 had no checksum of their own.
+    Files.writeString(manifest, list.replace(sha256(old), sha256(text)).replace("\"format\" : 2", "\"format\" : 1"));
   }
 
   private static String sha256(String text) {

@@ -6,16 +6,29 @@ import static org.assertj.core.api.Assertions.within;
 
 import io.molfuse.chem.GraphBatch;
 import io.molfuse.chem.MoleculeDataset;
+import io.molfuse.train.DataLoader;
+import io.molfuse.train.LearningRateSchedule;
 import io.molfuse.train.Losses;
+import io.molfuse.train.Precision;
+import io.molfuse.train.StagingRing;
+import io.molfuse.train.StepReport;
+import io.molfuse.train.Trainer;
+import io.molfuse.train.TrainingConfig;
+import io.molfuse.train.TrainingListener;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.stream.IntStream;
 import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch.DeviceType;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 
 /**
  * The whole model on the device that {@code -Dmolfuse.test.device} names ("cpu" if absent, or "cuda"): loss and every gradient are those of
@@ -65,5 +78,32 @@ class VaeOnDeviceTest {
             assertThat(others[i]).as("%s[%d]", name, i).isCloseTo(values[i], within(1e-5f + 1e-3f * largest));
           }
         });
+  }
+
+  /** The whole path of bin/molfuse train: loader, ring, the device's precision with its loss scale, layers computed twice. */
+  @ParameterizedTest
+  @EnumSource(names = {"AUTO", "FP16"})
+  void stagedBatchesTrainInThePrecisionOfTheDevice(Precision precision) {
+    MoleculeDataset drugs = TestMolecules.drugs(folder);
+    LearningRateSchedule constant = new LearningRateSchedule(LearningRateSchedule.Kind.CONSTANT, 0, 1);
+    TrainingConfig config = new TrainingConfig(0, 60, 0, 3e-3, Map.of(), constant, 0, 1, 1, 1, 0, 3).with(precision);
+    List<Double> losses = new ArrayList<>();
+    try (Device device = new Device(DEVICE);
+        MolecularVae model = new MolecularVae(TestMolecules.config(0), drugs.vocabulary().size(), 1, DEVICE).checkpointing(true);
+        StagingRing ring = new StagingRing(device, 3);
+        DataLoader<StagedBatch> batches = MoleculeBatches.staged(drugs, drugs.entries(), 16, true, 1, ring).workers(2).build();
+        Trainer<StagedBatch> trainer = new Trainer<>(new VaeTask(model, 1e-3).staged(), batches, config)) {
+      trainer
+          .listener(
+              new TrainingListener() {
+                @Override
+                public void step(StepReport report) {
+                  losses.add(report.values().get("total_loss"));
+                }
+              })
+          .run();
+    }
+    assertThat(losses).hasSize(60);
+    assertThat(losses.get(59)).isLessThan(0.8 * losses.get(0));
   }
 }

@@ -95,13 +95,27 @@ class MolfuseTest extends InScope {
   }
 
   @Test
+  void theAttentionBackendIsASetting() {
+    try {
+      for (String backend : new String[] {"own", "cudnn", "auto"}) {
+        Molfuse.setAttentionBackend(backend);
+        assertThat(Molfuse.capabilities().attentionBackend()).isEqualTo(backend);
+      }
+      AttentionArgumentsTest.refused("backend", "fastest", () -> Molfuse.setAttentionBackend("fastest"));
+      AttentionArgumentsTest.refused("backend", "null", () -> Molfuse.setAttentionBackend(null));
+    } finally {
+      Molfuse.setAttentionBackend("auto");
+    }
+  }
+
+  @Test
   void capabilitiesAreReadFromJson() {
     Capabilities read = CapabilitiesJson.parse(
         "{ \"version\" : \"1.2.3\",\"libtorch\":\"2.10\", \"cpu_vector_level\":\"avx2\",\"cpu_vector_best\":\"avx512\", "
             + "\"cpu_threads\": 12 ,\"cuda_compiled\":true,\"cuda_usable\":false,\"cuda_reason\":\"no \\\"driver\\\" \\u00e9\\n\","
-            + "\"cudnn_usable\":true,\"cudnn_reason\":null,\"new_field\":-1.5e3}");
+            + "\"cudnn_usable\":true,\"cudnn_reason\":null,\"cudnn_version\":91900,\"attention_backend\":\"own\",\"new_field\":-1.5e3}");
     assertThat(read)
-        .isEqualTo(new Capabilities("1.2.3", "2.10", "avx2", "avx512", 12, true, false, "no \"driver\" é\n", true, ""));
+        .isEqualTo(new Capabilities("1.2.3", "2.10", "avx2", "avx512", 12, true, false, "no \"driver\" é\n", true, "", 91900, "own"));
     for (String broken : new String[] {"", "{", "{\"a\"}", "[1]", "{\"a\":x}", "{\"a\":1", "{\"a\":\"\\u12\"}", "{\"a\":\"\\"}) {
       assertThatThrownBy(() -> CapabilitiesJson.parse(broken)).as(broken).isInstanceOf(MolfuseException.class);
     }

@@ -143,6 +143,48 @@ class CheckpointTest {
   }
 
   @Test
+  void theLatestOfTheRegularOnesAreKept() throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      RunDirectory run = RunDirectory.prepare(folder);
+      run.keepEvery(2);
+      run.save(1, content(1), List.of("last", "best"));
+      for (long step = 2; step <= 9; step++) {
+        run.save(step, content(step), step % 2 == 0 ? List.of("last", "every") : List.of("last"));
+      }
+      run.save(8, content(88), List.of("every"));
+    }
+    try (var files = Files.list(folder)) {
+      assertThat(files.map(path -> path.getFileName().toString()))
+          .containsExactlyInAnyOrder("step-00000001", "step-00000006", "step-00000008", "step-00000009", "last", "best", "every");
+    }
+    assertThat(Checkpoint.open(RunDirectory.resolve(folder.resolve("every"))).step()).isEqualTo(8);
+  }
+
+  @Test
+  void whatAKilledSaveLeftIsRemovedByTheNext() throws IOException {
+    try (PointerScope scope = new PointerScope()) {
+      save(1, List.of("last", "best"));
+      save(2, List.of("last"));
+      // Killed after the rename of step 3 and before the labels.
+      Files.move(save(3, List.of("last")), folder.resolve("step-00000004"));
+      Files.writeString(folder.resolve("last"), "step-00000001\n");
+      Files.writeString(folder.resolve(".pending"), "step-00000001\nstep-00000004\nstep-00000004.replaced\n../other\n");
+      Files.createDirectory(folder.resolve(".saving"));
+      save(5, List.of("last"));
+    }
+    try (var files = Files.list(folder)) {
+      assertThat(files.map(path -> path.getFileName().toString()))
+          .containsExactlyInAnyOrder("step-00000001", "step-00000005", "last", "best");
+    }
+  }
+
+  @Test
+  void checkpointsOfTheFirstFormatAreRead() throws IOException {
+    Files.writeString(folder.resolve("manifest.json"), "{\"format\": 1, \"step\": 7, \"files\": {}}");
+    assertThat(Checkpoint.open(folder).step()).isEqualTo(7);
+  }
+
+  @Test
   void anEarlierRunStaysUntilTheFirstSaveOfItsReplacement() throws IOException {
     try (PointerScope scope = new PointerScope()) {
       save(3, List.of("best"));
@@ -196,10 +238,17 @@ class CheckpointTest {
         .isInstanceOf(CheckpointException.class)
         .hasMessageContaining("about.json is damaged");
 
+    String manifest = Files.readString(saved.resolve("manifest.json"));
+    Files.writeString(saved.resolve("manifest.json"), manifest.replace("\"step\" : 1", "\"step\" : 2"));
+    assertThatThrownBy(() -> Checkpoint.open(saved)).hasMessageContaining("manifest.json is damaged: its checksum");
+    Files.writeString(saved.resolve("manifest.json"), manifest.replace("checksum", "sum"));
+    assertThatThrownBy(() -> Checkpoint.open(saved)).hasMessageContaining("manifest.json is damaged: its checksum");
     Files.writeString(saved.resolve("manifest.json"), "{\"format\": 1, \"st");
     assertThatThrownBy(() -> Checkpoint.open(saved)).hasMessageContaining("manifest.json is damaged");
-    Files.writeString(saved.resolve("manifest.json"), "{\"format\": 99, \"step\": 1, \"files\": {}}");
-    assertThatThrownBy(() -> Checkpoint.open(saved)).hasMessageContaining("format 99");
+    Files.writeString(saved.resolve("manifest.json"), "{\"format\": 99, \"step\": 1, \"new\": {}}");
+    assertThatThrownBy(() -> Checkpoint.open(saved)).hasMessageContaining("format 99 of a newer version");
+    Files.writeString(saved.resolve("manifest.json"), "{\"name\": \"of something else\"}");
+    assertThatThrownBy(() -> Checkpoint.open(saved)).hasMessageContaining("is not the manifest of a checkpoint of molfuse");
     Files.delete(saved.resolve("manifest.json"));
     assertThatThrownBy(() -> Checkpoint.open(saved)).hasMessageContaining("no checkpoint at " + saved);
     Files.writeString(folder.resolve("last"), "../../etc");
@@ -230,6 +279,12 @@ class CheckpointTest {
             "{\"x\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [-8, 0]}}",
             "{\"x\": {\"dtype\": \"F31\", \"shape\": [2], \"data_offsets\": [0, 8]}}",
             "{\"x\": {\"dtype\": \"F32\", \"shape\": [4611686018427387904, 4], \"data_offsets\": [0, 8]}}",
+            "{\"x\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}}",
+            "{\"x\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [4, 8]}}",
+            "{\"x\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [0, 8]},"
+                + " \"y\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [4, 8]}}",
+            "{\"x\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [0, 8]},"
+                + " \"x\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [0, 8]}}",
             "{\"x\": 3}");
     for (String header : headers) {
       byte[] text = header.getBytes(StandardCharsets.UTF_8);
@@ -289,5 +344,59 @@ class CheckpointTest {
         .isInstanceOf(CheckpointException.class)
         .hasMessageContaining("cannot write to the output folder " + file.resolve("run"));
     assertThatThrownBy(() -> RunDirectory.prepare(file)).hasMessageContaining("in the way");
+  }
+
+  @Test
+  void aFolderThatWasMadeForNothingGoesAgain() throws IOException {
+    Path path = folder.resolve("a/b");
+    try (RunDirectory run = RunDirectory.prepare(path)) {
+      assertThat(run.tryLock()).isTrue();
+      try (RunDirectory second = RunDirectory.prepare(path)) {
+        assertThat(second.tryLock()).isFalse();
+      }
+      assertThat(path).isDirectory();
+    }
+    assertThat(folder.resolve("a")).doesNotExist();
+
+    Files.createDirectory(folder.resolve("a"));
+    try (RunDirectory run = RunDirectory.prepare(path)) {
+      assertThat(run.tryLock()).isTrue();
+    }
+    assertThat(path).doesNotExist();
+    assertThat(folder.resolve("a")).isDirectory();
+
+    try (RunDirectory run = RunDirectory.prepare(path)) {
+      assertThat(run.tryLock()).isTrue();
+      Files.createFile(path.resolve("notes"));
+    }
+    assertThat(path.resolve("notes")).exists();
+    try (RunDirectory run = RunDirectory.prepare(path)) {
+      assertThat(run.tryLock()).isTrue();
+    }
+    assertThat(path).isDirectory();
+  }
+
+  @Test
+  void aFolderThatIsTakenAwayIsNotLocked() throws IOException {
+    Path path = folder.resolve("run");
+    try (RunDirectory run = RunDirectory.prepare(path);
+        RunDirectory late = RunDirectory.prepare(path)) {
+      assertThat(run.tryLock()).isTrue();
+      run.close();
+      assertThat(path).doesNotExist();
+      assertThat(late.tryLock()).isFalse();
+    }
+  }
+
+  @Test
+  void aLabelCanBePointedAtACheckpointThatIsThere() {
+    RunDirectory run = RunDirectory.prepare(folder);
+    Path first = run.save(1, new Checkpoint.Content(Map.of("state", 1), Map.of()), List.of("last", "best"));
+    Path second = run.save(2, new Checkpoint.Content(Map.of("state", 2), Map.of()), List.of("last"));
+    run.point(RunDirectory.BEST, second);
+    assertThat(RunDirectory.resolve(folder.resolve("best"))).isEqualTo(second);
+    run.save(3, new Checkpoint.Content(Map.of("state", 3), Map.of()), List.of("last"));
+    assertThat(second).isDirectory();
+    assertThat(first).doesNotExist();
   }
 }

@@ -9,6 +9,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.function.LongSupplier;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.api.io.TempDir;
@@ -213,7 +214,7 @@ class TrainerTest {
         };
     try (LineTask task = new LineTask(1, 0);
         Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config)) {
-      trainer.checkpoints(writer(run, task)).listener(listener).run();
+      trainer.checkpoints(writer(run, task)).listener(listener).clock(steady()).run();
     }
     assertThat(rates).isSorted();
     assertThat(rates.get(rates.size() - 1)).isEqualTo(0.01);
@@ -278,6 +279,12 @@ class TrainerTest {
     }
   }
 
+  /** A clock by which a step takes a few milliseconds, however busy the machine is. */
+  private static LongSupplier steady() {
+    long[] now = {0};
+    return () -> now[0] += 1_000_000;
+  }
+
   @Test
   void timeLimitEndsTheRunWithASmallRate() {
     List<StepReport> reports = new ArrayList<>();
@@ -286,6 +293,7 @@ class TrainerTest {
         Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), limited)) {
       Trainer.Result result =
           trainer
+              .clock(steady())
               .listener(
                   new TrainingListener() {
                     @Override
@@ -295,7 +303,8 @@ class TrainerTest {
                   })
               .run();
       assertThat(result.ending()).isEqualTo(Trainer.Ending.TIME_UP);
-      assertThat(result.state().elapsedSeconds()).isBetween(0.5, 5.0);
+      // A step reads the clock a few times.
+      assertThat(result.state().elapsedSeconds()).isBetween(0.48, 0.52);
     }
     assertThat(reports.get(reports.size() - 1).learningRate()).isLessThan(0.003);
   }
@@ -336,5 +345,34 @@ class TrainerTest {
       numbers.add(i);
     }
     return numbers;
+  }
+
+  @Test
+  void whatTheLoopRemembersGoesOnWithIt() {
+    TrainingState half;
+    LoopState loop;
+    try (LineTask task = new LineTask(1, 0);
+        EarlyStopping stopping = new EarlyStopping(task.parameters().tensors(), 50, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config(12, 2, 0.05).with(Precision.FP16))) {
+      half = trainer.validation(LineTask.batches(2)).earlyStopping(stopping).run().state();
+      loop = trainer.loopState();
+    }
+    assertThat(loop.position()).isEqualTo(new DataLoader.Position(2, 4));
+    assertThat(loop.scaler().growthTracker()).isPositive();
+    assertThat(loop.stopping().bestLoss()).isPositive();
+    assertThat(loop.averages().values().get("total_loss")).hasSize(12);
+    try (LineTask task = new LineTask(1, 0);
+        LineTask best = new LineTask(2, 0);
+        EarlyStopping stopping = new EarlyStopping(task.parameters().tensors(), 50, 0);
+        Trainer<float[]> trainer = new Trainer<>(task, LineTask.batches(10), config(12, 2, 0.05).with(Precision.FP16));
+        Trainer<float[]> others = new Trainer<>(task, LineTask.batches(9), config(12, 2, 0.05))) {
+      trainer.earlyStopping(stopping).resume(half, loop, best.parameters().tensors());
+      assertThat(trainer.loopState()).isEqualTo(loop);
+      stopping.restore();
+      assertThat(task.values()).isEqualTo(best.values());
+      assertThatThrownBy(() -> others.resume(half, loop, Map.of()))
+          .isInstanceOf(IllegalArgumentException.class)
+          .hasMessage("position: step 12 was before batch 4 of epoch 2, but with these data and settings it is before batch 6 of epoch 2");
+    }
   }
 }
