@@ -74,13 +74,15 @@ class Block {
   size_t bytes_ = 0;
 };
 
+int rank(const molfuse_tensor& view) { return std::clamp(view.ndim, 0, MOLFUSE_MAX_DIMS); }
+
 /// The first and last element of a view, in elements from its data.
 struct Extent {
   Wide low = 0, high = 0, count = 1;
 };
 Extent extent_of(const molfuse_tensor& view) {
   Extent e;
-  for (int d = 0; d < std::min(view.ndim, MOLFUSE_MAX_DIMS); ++d) {
+  for (int d = 0; d < rank(view); ++d) {
     if (view.size[d] <= 0) return {0, -1, 0};
     const Wide reach = static_cast<Wide>(view.size[d] - 1) * view.stride[d];
     (reach < 0 ? e.low : e.high) += reach;
@@ -95,7 +97,7 @@ void each_element(const molfuse_tensor& view, Use&& use) {
   const int64_t count = static_cast<int64_t>(extent_of(view).count);
   for (int64_t n = 0; n < count; ++n) {
     int64_t rest = n, at = 0;
-    for (int d = std::min(view.ndim, MOLFUSE_MAX_DIMS); d-- > 0;) {
+    for (int d = rank(view); d-- > 0;) {
       at += rest % view.size[d] * view.stride[d];
       rest /= view.size[d];
     }
@@ -145,6 +147,7 @@ class Trial {
     for (Slot& slot : call_.slots) lay_out(slot);
     const int faults = static_cast<int>(c_.one_in(3) ? 0 : c_.between(1, 2));
     for (int n = 0; n < faults; ++n) spoil();
+    if (call_.settle) call_.settle(call_);
     draw_execution();
     allocate();
     cut_struct();
@@ -359,7 +362,7 @@ class Trial {
     const bool corrupt = is_in(corrupted_, slot), wild = is_in(wild_values_, slot);
     for (int64_t left = corrupt || wild ? c_.between(1, 3) : 0; left > 0; --left) {
       int64_t rest = c_.between(0, static_cast<int64_t>(e.count) - 1), at = 0;
-      for (int d = view.ndim; d-- > 0;) {
+      for (int d = rank(view); d-- > 0;) {
         at += rest % view.size[d] * view.stride[d];
         rest /= view.size[d];
       }
@@ -383,7 +386,7 @@ class Trial {
       *from->at = *into->at;
       // Its strides are now an input's.
       const molfuse_tensor& view = *from->at;
-      for (int d = 0; d < view.ndim; ++d) {
+      for (int d = 0; d < rank(view); ++d) {
         if (view.size[d] > 1 && view.stride[d] == 0) expect_.undefined = true;
       }
       return;
@@ -480,7 +483,8 @@ class Trial {
     for (const Slot& slot : call_.slots) views.push_back(*slot.at);
     for (size_t n = 0; n < views.size(); ++n) {
       molfuse_tensor& view = *call_.slots[n].at;
-      if (view.data == nullptr) continue;
+      // What the call has not looked at may have any number of dimensions.
+      if (view.data == nullptr || view.ndim < 0 || view.ndim > MOLFUSE_MAX_DIMS) continue;
       const size_t owner = owner_of(views[n]);
       const auto element = static_cast<int64_t>(molfuse_dtype_size(view.dtype));
       const int64_t count = static_cast<int64_t>(extent_of(view).count);
@@ -504,7 +508,7 @@ class Trial {
     if (status != MOLFUSE_OK) wrong = std::string("succeeds, but is refused in plain memory: ") + molfuse_last_error();
     for (size_t n = 0; n < views.size() && wrong.empty() && !expect_.wild; ++n) {
       const Slot& slot = call_.slots[n];
-      if (may_write(slot) && views[n].data != nullptr) wrong = differ(slot.name, views[n], plain[n]);
+      if (may_write(slot) && plain[n].data() != nullptr) wrong = differ(slot.name, views[n], plain[n]);
     }
     for (size_t n = 0; n < views.size(); ++n) *call_.slots[n].at = views[n];
     return wrong;
@@ -549,9 +553,9 @@ class Trial {
     for (const Slot& slot : call_.slots) {
       const molfuse_tensor& view = *slot.at;
       text += "\n  " + slot.name + (view.data == nullptr ? " absent " : " ") + molfuse_dtype_name(view.dtype) + " size";
-      for (int d = 0; d < std::min(view.ndim, MOLFUSE_MAX_DIMS); ++d) text += " " + std::to_string(view.size[d]);
+      for (int d = 0; d < rank(view); ++d) text += " " + std::to_string(view.size[d]);
       text += " stride";
-      for (int d = 0; d < std::min(view.ndim, MOLFUSE_MAX_DIMS); ++d) text += " " + std::to_string(view.stride[d]);
+      for (int d = 0; d < rank(view); ++d) text += " " + std::to_string(view.stride[d]);
     }
     return text;
   }

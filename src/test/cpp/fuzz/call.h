@@ -46,6 +46,7 @@ struct Call {
   std::function<molfuse_status(const void* args, const molfuse_execution*)> run;
   std::vector<Slot> slots;
   std::vector<Number> numbers;
+  std::function<void(Call&)> settle = nullptr;  ///< after the faults: roles that hang on a number
 
   Slot& add(const char* name, molfuse_tensor& at, Role role, int32_t dtype, std::vector<int64_t> sizes) {
     Slot slot;
@@ -56,6 +57,12 @@ struct Call {
     slot.sizes = std::move(sizes);
     slots.push_back(std::move(slot));
     return slots.back();
+  }
+  Slot* find(const char* name) {
+    for (Slot& slot : slots) {
+      if (slot.name == name) return &slot;
+    }
+    return nullptr;
   }
   void number(const char* name, int32_t& at) { numbers.push_back({Number::i32, name, &at}); }
   void number(const char* name, int64_t& at) { numbers.push_back({Number::i64, name, &at}); }

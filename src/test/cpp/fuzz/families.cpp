@@ -501,6 +501,9 @@ Call encoder_epilogue(Choices& c, bool backward) {
   if (a.training == 0 || c.one_in(2)) {
     line("running_mean", a.running_mean, a.training != 0 ? kUpdated : kInput, S, a.training == 0);
     line("running_var", a.running_var, a.training != 0 ? kUpdated : kInput, S, a.training == 0);
+    call.settle = [&a](Call& made) {
+      for (const char* name : {"running_mean", "running_var"}) made.find(name)->role = a.training != 0 ? kUpdated : kInput;
+    };
   }
   rows("out", a.out, kOutput, true);
   if (pool) slot_of_row("pooled", a.pooled, kOutput);

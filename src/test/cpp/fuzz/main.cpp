@@ -23,14 +23,17 @@
 // end the program instead.
 namespace {
 constexpr size_t kMostBytes = size_t{1} << 30;
+void* allocate_or_null(size_t bytes) noexcept { return bytes > kMostBytes ? nullptr : std::malloc(bytes > 0 ? bytes : 1); }
 void* allocate(size_t bytes) {
-  void* const memory = bytes > kMostBytes ? nullptr : std::malloc(bytes > 0 ? bytes : 1);
+  void* const memory = allocate_or_null(bytes);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
 }  // namespace
 void* operator new(size_t bytes) { return allocate(bytes); }
 void* operator new[](size_t bytes) { return allocate(bytes); }
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return allocate_or_null(bytes); }
+void* operator new[](size_t bytes, const std::nothrow_t&) noexcept { return allocate_or_null(bytes); }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
