@@ -4,9 +4,10 @@
 
     check_install.py --build DIR ...      (src/main/cpp's build calls it)
 
-The build is installed into a folder under its own, which is then moved: nothing in it may name a place. Against it: every public header by
+The build is installed into a folder far from it, which is then moved: nothing in it may name a place. Against it: every public header by
 itself as C99, C11 and C++17 without a warning; find_package with versions and components that are there and that are not;
 examples/cmake-consumer; and examples/c through pkg-config. Exit status 77: a tool that only this needs is missing.
+--flags are for the compilers: a library with the sanitizers needs their runtime in its consumers too.
 """
 import argparse
 import os
@@ -15,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
@@ -102,7 +104,7 @@ def check_cmake_consumer(options, prefix, work):
     source, build = work / "cmake-consumer", work / "cmake-consumer-build"
     shutil.copytree(ROOT / "examples" / "cmake-consumer", source)
     run(options.cmake, "-G", options.generator, f"-DCMAKE_MAKE_PROGRAM={options.make_program}", f"-DCMAKE_CXX_COMPILER={options.cxx}",
-        f"-DCMAKE_PREFIX_PATH={prefix}", "-S", source, "-B", build)
+        f"-DCMAKE_CXX_FLAGS={options.flags}", f"-DCMAKE_PREFIX_PATH={prefix}", "-S", source, "-B", build)
     run(options.cmake, "--build", build)
     return run(build / "consumer")
 
@@ -118,7 +120,7 @@ def check_c(options, prefix, work):
     flags = run("pkg-config", "--cflags", "--libs", "molfuse", env=env).split()
     for standard in ("c99", "c11"):
         program = work / f"classifier-{standard}"
-        run(options.cc, f"-std={standard}", *STRICT, "-O2", source / "classifier.c", "-o", program, *flags, "-lm")
+        run(options.cc, f"-std={standard}", *STRICT, "-O2", *options.flags.split(), source / "classifier.c", "-o", program, *flags, "-lm")
         output = run(program, env=dict(env, LD_LIBRARY_PATH=str(prefix / options.libdir)))
     return output
 
@@ -129,6 +131,7 @@ def main():
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--build", required=True, type=pathlib.Path)
     parser.add_argument("--parts", nargs="+", default=["kernels"])
+    parser.add_argument("--flags", default="")
     options = parser.parse_args()
     options.cc = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     for tool, found in (("a C compiler", options.cc), ("pkg-config", shutil.which("pkg-config"))):
@@ -138,19 +141,18 @@ def main():
     if os.path.isabs(options.libdir) or os.path.isabs(options.includedir):
         print("skipped: an installation in absolute folders cannot be moved")
         return 77
-    work = options.build / "install-test"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        prefix = install(options, work)
-        check_places(options, prefix)
-        print(f"{check_headers(options, prefix, work)} headers, each by itself as C99, C11 and C++17")
-        check_find_package(options, prefix, work)
-        print(check_cmake_consumer(options, prefix, work), end="")
-        print(check_c(options, prefix, work), end="")
-    except Wrong as wrong:
-        print(wrong)
-        return 1
+    with tempfile.TemporaryDirectory(prefix="molfuse-install-") as folder:
+        work = pathlib.Path(folder)
+        try:
+            prefix = install(options, work)
+            check_places(options, prefix)
+            print(f"{check_headers(options, prefix, work)} headers, each by itself as C99, C11 and C++17")
+            check_find_package(options, prefix, work)
+            print(check_cmake_consumer(options, prefix, work), end="")
+            print(check_c(options, prefix, work), end="")
+        except Wrong as wrong:
+            print(wrong)
+            return 1
     return 0
 
 

@@ -2,9 +2,7 @@
 // Calls of the C interface with random, often wrong arguments. Each must return an error with a text, or the right result, and touch no memory
 // but its tensors' elements.
 //
-//   molfuse_fuzz [--seconds S] [--seed N] [--calls N]     N = 0: by the clock, and printed
-//
-// With MOLFUSE_LIBFUZZER, clang's libFuzzer leads the choices instead.
+//   molfuse_fuzz [--seconds S] [--seed N] [--calls N]     without a seed: by the clock, and printed
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -39,25 +37,6 @@ void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
 extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() { return "allocator_may_return_null=1:max_allocation_size_mb=1024"; }
-
-namespace {
-[[maybe_unused, noreturn]] void report(const std::string& wrong) {
-  std::fprintf(stderr, "%s\n", wrong.c_str());
-  std::abort();
-}
-}  // namespace
-
-#if defined(MOLFUSE_LIBFUZZER)
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t count) {
-  static uint64_t calls, successes;
-  molfuse_fuzz::Choices choices(bytes, count);
-  const std::string wrong = molfuse_fuzz::fuzz_once(choices, &calls, &successes);
-  if (!wrong.empty()) report(wrong);
-  return 0;
-}
-
-#else
 
 namespace {
 constexpr int kSecondsOfACall = 60;  ///< of processor time
@@ -115,11 +94,12 @@ int main(int argc, char** argv) {
     watch();
     molfuse_fuzz::Choices choices(one);
     const std::string wrong = molfuse_fuzz::fuzz_once(choices, &calls, &successes);
-    if (!wrong.empty()) report("--seed " + std::to_string(one) + " --calls 1\n" + wrong);
+    if (!wrong.empty()) {
+      std::fprintf(stderr, "--seed %" PRIu64 " --calls 1\n%s\n", one, wrong.c_str());
+      return 1;
+    }
   }
   std::printf("%" PRIu64 " calls, %" PRIu64 " succeeded\n", calls, successes);
   // A run that refuses everything, or nothing, has tested nothing.
   return calls > 100 && (successes == 0 || successes == calls) ? 1 : 0;
 }
-
-#endif
