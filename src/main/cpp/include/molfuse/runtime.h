@@ -10,8 +10,8 @@
  *    checked before any output is written.
  *  - Argument structs (*_args, molfuse_execution, molfuse_capabilities, molfuse_device_info) start with struct_size, which the
  *    caller sets to sizeof the struct he was compiled with; fields added by later versions are then taken as zero. Zero must
- *    therefore always mean "absent" or "default". The small structs inside them (molfuse_tensor, molfuse_philox, molfuse_graph)
- *    never change.
+ *    therefore always mean "absent" or "default". A size larger than the library's is refused: that caller may ask for what this
+ *    version does not know. The small structs inside them (molfuse_tensor, molfuse_philox, molfuse_graph) never change.
  *  - A molfuse_tensor whose data is NULL is absent. Sizes and strides count elements; strides may be any value for
  *    inputs (0 for broadcasting, negative) and must not make two elements of an output overlap. data is aligned to its elements.
  *    Outputs may not overlap inputs unless a function says so.
