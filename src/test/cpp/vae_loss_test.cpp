@@ -839,7 +839,7 @@ TEST(VaeLoss, BadArgumentsAreRefusedByName) {
   backward([&](auto& a) { a.grad_logits = wrong.view(); }, {"grad_logits"});
   backward([](auto& a) { a.grad_logits.stride[1] = 0; }, {"grad_logits", "broadcast"});
   backward([](auto& a) { a.grad_logits.dtype = MOLFUSE_BF16; }, {"grad_logits", "f32", "bf16"});
-  backward([](auto& a) { a.grad_logits = a.logits; a.grad_logits.stride[1] += 1; }, {"grad_logits", "strides of logits"});
+  backward([](auto& a) { a.grad_logits = a.logits; a.grad_logits.stride[0] += 1; }, {"grad_logits", "strides of logits"});
   backward([&](auto& a) { a.grad_mean = other.view(); }, {"grad_mean", "f64"});
   backward([&](auto& a) { a.grad_mean = grad_mean.view(); a.mean.data = nullptr; a.log_var.data = nullptr; }, {"grad_mean", "without"});
   auto execution = zeroed<molfuse_execution>();

@@ -491,9 +491,9 @@ void run_decode(const molfuse_attention_decode_args& args, const molfuse_executi
     if (append) {
       auto put = [&](const AttentionOperand& cache, const AttentionOperand& row) {
         const int64_t at = lengths[static_cast<size_t>(task.batch)] - 1;
-        std::memcpy(static_cast<char*>(cache.data) + (task.batch * cache.batch + task.head * cache.head + at * cache.row) * static_cast<int64_t>(bytes),
-                    static_cast<const char*>(row.data) + (task.batch * row.batch + task.head * row.head) * static_cast<int64_t>(bytes),
-                    static_cast<size_t>(p.dim) * bytes);
+        std::memmove(static_cast<char*>(cache.data) + (task.batch * cache.batch + task.head * cache.head + at * cache.row) * static_cast<int64_t>(bytes),
+                     static_cast<const char*>(row.data) + (task.batch * row.batch + task.head * row.head) * static_cast<int64_t>(bytes),
+                     static_cast<size_t>(p.dim) * bytes);
       };
       put(p.key, p.key_new);
       put(p.value, p.value_new);

@@ -64,7 +64,6 @@ LatentConcatProblem check_problem(const molfuse_latent_concat_args& args, bool b
         check_dtype(grad_name.c_str(), tensor, {p.dtype});
         check_shape(grad_name.c_str(), tensor, {p.nodes, sizes.size[1]});
         check_output(grad_name.c_str(), tensor);
-        check_apart({{grad_name.c_str(), tensor}}, {{"graph_ptr", args.graph_ptr}});
       } else {
         tensor = sizes;
         tensor.data = nullptr;
@@ -91,6 +90,9 @@ LatentConcatProblem check_problem(const molfuse_latent_concat_args& args, bool b
   if (!backward) {
     check_output(row_name, p.concatenated);
     check_apart({{row_name, p.concatenated}}, {{"graph_ptr", args.graph_ptr}});
+  }
+  for (int64_t l = 0; backward && !p.pooled && l < args.num_layers; ++l) {
+    if (present(args.grad_layers[l])) check_apart({{entry_name("grad_layers", l).c_str(), args.grad_layers[l]}}, {{"graph_ptr", args.graph_ptr}});
   }
   // Values come last: nobody shall walk through more of them than there are rows for.
   if (!p.pooled && !on_device) check_pointers("graph_ptr", args.graph_ptr, p.nodes);
@@ -161,7 +163,8 @@ void copy_pooled(const LatentConcatProblem& p, const molfuse_execution& executio
       for (int64_t c = task.column_begin; c < task.column_end; c += step) {
         char* const in_layer = element_at(layer.tensor, b, c, p.element);
         char* const in_row = element_at(p.concatenated, b, layer.first_column + c, p.element);
-        std::memcpy(into_layers ? in_layer : in_row, into_layers ? in_row : in_layer, static_cast<size_t>(step * p.element));
+        // Not memcpy, whose result is anything at all where a caller has the one in the memory of the other.
+        std::memmove(into_layers ? in_layer : in_row, into_layers ? in_row : in_layer, static_cast<size_t>(step * p.element));
       }
     }
   });

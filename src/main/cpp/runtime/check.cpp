@@ -32,7 +32,7 @@ Bytes bytes_of(const molfuse_tensor& tensor) {
   Bytes bytes{static_cast<Address>(reinterpret_cast<uintptr_t>(tensor.data)), 0};
   bytes.end = bytes.begin + element;
   for (int d = 0; d < tensor.ndim; ++d) {
-    const Address reach = static_cast<Address>(tensor.size[d] - 1) * tensor.stride[d] * element;
+    const Address reach = (static_cast<Address>(tensor.size[d]) - 1) * tensor.stride[d] * element;
     (reach < 0 ? bytes.begin : bytes.end) += reach;
   }
   return bytes;

@@ -94,7 +94,8 @@ struct NamedTensor {
 };
 
 /// Throws if an output lies in the memory of an input whose values are addresses of a kind, as lengths and indices are: they are checked
-/// before the work, and what is written over them would be numbers that nobody has checked. Absent tensors lie nowhere.
+/// before the work, and what is written over them would be numbers that nobody has checked. Absent tensors lie nowhere; those that are there
+/// must have gone through check_shape.
 void check_apart(std::initializer_list<NamedTensor> outputs, std::initializer_list<NamedTensor> indices);
 /// Throws unless 0 <= p < 1.
 void check_probability(const char* name, double p);

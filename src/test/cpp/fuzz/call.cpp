@@ -209,6 +209,7 @@ class Trial {
         if (view.ndim < 1 || view.ndim > MOLFUSE_MAX_DIMS) return;
         const int d = static_cast<int>(c_.next(static_cast<uint64_t>(view.ndim)));
         view.size[d] = draw_absurd(c_);
+        if (slot.sole && view.size[d] <= int64_t{1} << 48) view.size[d] = std::min<int64_t>(view.size[d], 65536);
         // A larger view must lie in memory, too: in all of it, over and over, which only an output may not.
         if (view.size[d] > 300 || (!empty && extent_of(view).count > 300000)) {
           if (slot.role == Role::output || slot.role == Role::updated) {

@@ -28,6 +28,7 @@ struct Slot {
   bool dense = false;     ///< the last dimension must have stride 1
   bool required = false;  ///< the call must fail without it, unless it is empty
   bool sizes_only = false;
+  bool sole = false;      ///< the only tensor with one of its sizes: a large one is no fault there, but work
   std::function<int64_t(int64_t)> index = nullptr;  ///< of an index tensor: element n
   std::string may_share = "";  ///< the input whose memory it may be
 };

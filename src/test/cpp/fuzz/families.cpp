@@ -345,7 +345,9 @@ Call vae_loss(Choices& c, bool backward) {
   a.class_second = c.one_in(3);
   call.number("class_second", a.class_second);
   const Sizes logits = a.class_second != 0 ? Sizes{B, K, L} : Sizes{B, L, K};
-  call.add("logits", a.logits, kInput, T, logits).required = !backward;
+  Slot& scores = call.add("logits", a.logits, kInput, T, logits);
+  scores.required = !backward;
+  scores.sole = true;
   const bool gradient = c.one_in(2);
   add_loss(call, a, c, backward, T, B, L, K, gradient);
   if (gradient && (backward || a.reduction != MOLFUSE_REDUCTION_NONE)) {
@@ -362,7 +364,8 @@ Call linear_vae_loss(Choices& c, bool backward) {
   const int32_t T = draw_type(c);
   const int64_t B = draw_size(c, 10), L = draw_size(c, 30), C = std::max<int64_t>(1, draw_size(c, 60)), K = std::max<int64_t>(1, draw_size(c, 300));
   call.add("hidden", a.hidden, kInput, T, {B, L, C}).required = true;
-  call.add("weight", a.weight, kInput, T, {K, C}).required = true;
+  Slot& weight = call.add("weight", a.weight, kInput, T, {K, C});
+  weight.required = weight.sole = true;
   const bool bias = c.one_in(2), gradient = c.one_in(2);
   if (bias) call.add("weight_bias", a.weight_bias, kInput, T, {K});
   add_loss(call, a, c, backward, T, B, L, K, gradient);

@@ -36,7 +36,11 @@ void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
-extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() { return "allocator_may_return_null=1:max_allocation_size_mb=1024"; }
+// Abort is a signal, by which the call can be named.
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
+  return "abort_on_error=1:allocator_may_return_null=1:max_allocation_size_mb=1024";
+}
+extern "C" __attribute__((visibility("default"))) const char* __ubsan_default_options() { return "abort_on_error=1:print_stacktrace=1"; }
 
 namespace {
 constexpr int kSecondsOfACall = 60;  ///< of processor time
@@ -60,9 +64,6 @@ void watch() {
   setitimer(ITIMER_PROF, &once, nullptr);
 }
 }  // namespace
-#if defined(MOLFUSE_SANITIZE)
-extern "C" void __sanitizer_set_death_callback(void (*callback)(void));
-#endif
 
 int main(int argc, char** argv) {
   double seconds = 20;
@@ -74,16 +75,12 @@ int main(int argc, char** argv) {
   }
   using Clock = std::chrono::steady_clock;
   if (seed == 0) seed = static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) | 1;
-#if !defined(MOLFUSE_SANITIZE)  // which maps terabytes of shadow
+#if !defined(MOLFUSE_SANITIZE)  // which maps terabytes of shadow, and aborts after a signal
   const rlimit limit = {rlim_t{4} << 30, rlim_t{4} << 30};
   setrlimit(RLIMIT_AS, &limit);
-#endif
-  std::signal(SIGPROF, on_signal);
-#if defined(MOLFUSE_SANITIZE)
-  __sanitizer_set_death_callback(name_call);
-#else
   for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) std::signal(signal, on_signal);
 #endif
+  for (const int signal : {SIGPROF, SIGABRT}) std::signal(signal, on_signal);
   std::printf("seed %" PRIu64 "\n", seed);
   std::fflush(stdout);
   const auto begin = Clock::now();
