@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What holds for every operator, whatever it computes: views that only few callers make.
+#include <thread>
+
 #include "operators.h"
 
 using namespace molfuse_test;
@@ -126,6 +128,87 @@ TEST(EveryOperator, RefusesHalfAnAllocator) {
     execution.allocate = [](void*, size_t) -> void* { return nullptr; };
     expect_invalid(op.call(&execution), {op.function.c_str(), "execution->release is NULL"});
   }
+}
+
+TEST(EveryOperator, RefusesOutputsWhoseElementsOverlap) {
+  for (Operator& op : every_operator()) {
+    for (size_t which = 0; which < op.outputs.size(); ++which) {
+      const std::vector<int64_t>& sizes = op.outputs[which].sizes();
+      if (sizes.size() < 2 || sizes[0] < 2 || sizes[1] < 2) continue;
+      SCOPED_TRACE(op.function + " output " + std::to_string(which));
+      Views out = op.output_views();
+      out[which].stride[0] = out[which].stride[1];
+      expect_invalid(op.run(op.input_views(), out, here()), {"may not overlap"});
+    }
+  }
+}
+
+TEST(EveryOperator, RefusesOutputsInTheMemoryOfIndices) {
+  for (Operator& op : every_operator()) {
+    for (size_t which = 0; which < op.inputs.size(); ++which) {
+      if (op.inputs[which].dtype() != MOLFUSE_I64) continue;
+      for (size_t written = 0; written < op.outputs.size(); ++written) {
+        SCOPED_TRACE(op.function + " input " + std::to_string(which) + " output " + std::to_string(written));
+        Views in = op.input_views();
+        const Views out = op.output_views();
+        // The values stay right: they are copied to where the output is.
+        TestTensor roomy(MOLFUSE_I64, {op.inputs[which].count() + op.outputs[written].count()});
+        for (int64_t n = 0; n < op.inputs[which].count(); ++n) roomy.set(n, op.inputs[which][n]);
+        Views moved = out;
+        in[which].data = moved[written].data = roomy.view().data;
+        expect_invalid(op.run(in, moved, here()), {"overlaps that of"});
+      }
+    }
+  }
+}
+
+TEST(EveryOperator, GivesEightThreadsWhatItGivesOne) {
+  MOLFUSE_CPU_ONLY();
+  const auto outputs_of = [](const Operator& op) {
+    std::vector<std::vector<unsigned char>> all;
+    for (const TestTensor& output : op.outputs) all.push_back(output.bytes());
+    return all;
+  };
+  // By OpenMP threads: what they are asked for may decide in which order sums are made.
+  constexpr int kSettings = 3;
+  std::vector<std::vector<std::vector<unsigned char>>> expected[kSettings];
+  for (int setting = 0; setting < kSettings; ++setting) {
+    const Execution execution(setting);
+    for (Operator& op : every_operator()) {
+      ASSERT_EQ(op.call(&execution), MOLFUSE_OK) << op.function << ": " << molfuse_last_error();
+      expected[setting].push_back(outputs_of(op));
+    }
+  }
+  constexpr int kThreads = 8, kRounds = kSanitized ? 3 : 20;
+  std::vector<std::vector<Operator>> own;
+  for (int n = 0; n < kThreads; ++n) own.push_back(every_operator());
+  std::vector<std::string> wrong(kThreads);
+  std::vector<std::thread> threads;
+  for (int n = 0; n < kThreads; ++n) {
+    threads.emplace_back([&, n] {
+      std::string& text = wrong[static_cast<size_t>(n)];
+      for (int round = 0; round < kRounds && text.empty(); ++round) {
+        for (size_t k = 0; k < expected[0].size(); ++k) {
+          // Each thread at another operator, with another number of threads of its own, and an error of its own after each call.
+          const size_t which = (k + static_cast<size_t>(5 * n)) % expected[0].size();
+          Operator& op = own[static_cast<size_t>(n)][which];
+          const Execution execution(n % kSettings);
+          for (TestTensor& output : op.outputs) output.fill([](int64_t) { return 0.0; });
+          if (op.call(&execution) != MOLFUSE_OK) {
+            text = op.function + ": " + molfuse_last_error();
+          } else if (outputs_of(op) != expected[n % kSettings][which]) {
+            text = op.function + ": another result";
+          }
+          const std::string level = "of thread " + std::to_string(n);
+          if (molfuse_set_cpu_level(level.c_str()) != MOLFUSE_INVALID_ARGUMENT || std::string(molfuse_last_error()).find(level) == std::string::npos) {
+            text = "the text of another thread's error: " + std::string(molfuse_last_error());
+          }
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& text : wrong) EXPECT_EQ(text, "");
 }
 
 }  // namespace

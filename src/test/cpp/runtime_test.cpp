@@ -4,7 +4,12 @@
 #include <cstddef>
 #include <thread>
 
+#include "molfuse/attention.h"
+#include "molfuse/encoder_epilogue.h"
 #include "molfuse/graph_attention.h"
+#include "molfuse/latent_concat.h"
+#include "molfuse/reparameterize.h"
+#include "molfuse/vae_loss.h"
 #include "runtime/parallel.h"
 #include "runtime/philox.h"
 #include "simd_probe.h"
@@ -129,21 +134,98 @@ TEST(Runtime, FieldsAnOlderCallerDoesNotKnowCountAsZero) {
   molfuse_execution execution;
   std::memset(static_cast<void*>(&execution), 0xFF, sizeof execution);
   execution.device_type = MOLFUSE_CPU;
+  execution.num_threads = 0;
+  execution.release = nullptr;
   execution.struct_size = sizeof execution;
-  expect_invalid(call_with(&execution), {"num_threads", "-1"});
-  execution.struct_size = offsetof(molfuse_execution, num_threads);
+  expect_invalid(call_with(&execution), {"release is NULL"});
+  execution.struct_size = offsetof(molfuse_execution, allocate);
   EXPECT_EQ(call_with(&execution), MOLFUSE_OK) << molfuse_last_error();
 }
 
-TEST(Runtime, ANewerCallersStructIsReadAsFarAsItIsKnown) {
+TEST(Runtime, NewerStructsAreRefused) {
   struct Newer {
     molfuse_execution known;
-    unsigned char unknown[64];
+    uint64_t unknown;
   } newer;
   std::memset(static_cast<void*>(&newer), 0, sizeof newer);
-  std::memset(newer.unknown, 0xFF, sizeof newer.unknown);
   newer.known.struct_size = sizeof newer;
-  EXPECT_EQ(call_with(&newer.known), MOLFUSE_OK) << molfuse_last_error();
+  const std::string size = std::to_string(sizeof newer), known = std::to_string(sizeof newer.known);
+  expect_invalid(call_with(&newer.known), {"molfuse_graph_transpose", "execution", size.c_str(), known.c_str(), "newer", molfuse_version()});
+  newer.known.struct_size = SIZE_MAX;
+  expect_invalid(call_with(&newer.known), {"newer"});
+  struct NewerCapabilities {
+    molfuse_capabilities known;
+    uint64_t unknown;
+  } capabilities;
+  std::memset(static_cast<void*>(&capabilities), 0, sizeof capabilities);
+  capabilities.known.struct_size = sizeof capabilities;
+  expect_invalid(molfuse_get_capabilities(&capabilities.known), {"molfuse_get_capabilities", "newer"});
+}
+
+/// What holds of the struct of every function: first is what a call without anything lacks.
+template <class Args>
+void check_struct_sizes(const char* function, molfuse_status (*run)(const Args*, const molfuse_execution*), const char* first) {
+  SCOPED_TRACE(function);
+  struct Newer {
+    Args known;
+    uint64_t unknown;
+  } newer;
+  std::memset(static_cast<void*>(&newer), 0, sizeof newer);
+  newer.known.struct_size = sizeof newer;
+  expect_invalid(run(&newer.known, nullptr), {function, "args->struct_size", "newer"});
+  // Of an older struct only what it has may be read, and what it has not is absent: here, everything.
+  for (size_t size = sizeof(size_t); size <= sizeof(Args); size += sizeof(size_t)) {
+    std::vector<size_t> older(size / sizeof(size_t), 0);
+    older[0] = size;
+    expect_invalid(run(reinterpret_cast<const Args*>(older.data()), nullptr), {first});
+  }
+  for (const size_t size : {size_t{0}, size_t{4}, sizeof(Args) - 1}) {
+    newer.known.struct_size = size;
+    expect_invalid(run(&newer.known, nullptr), {function, "struct_size", "not set"});
+  }
+  const auto* const odd = reinterpret_cast<const Args*>(reinterpret_cast<uintptr_t>(&newer) + 1);
+  expect_invalid(run(odd, nullptr), {"args", "aligned"});
+}
+
+TEST(Runtime, EveryFunctionTakesOlderStructsAndRefusesNewerOnes) {
+  check_struct_sizes("molfuse_attention_forward", molfuse_attention_forward, "query");
+  check_struct_sizes("molfuse_attention_backward", molfuse_attention_backward, "query");
+  check_struct_sizes("molfuse_attention_decode", molfuse_attention_decode, "query");
+  check_struct_sizes("molfuse_encoder_epilogue_forward", molfuse_encoder_epilogue_forward, "input");
+  check_struct_sizes("molfuse_encoder_epilogue_backward", molfuse_encoder_epilogue_backward, "input");
+  check_struct_sizes("molfuse_graph_attention_forward", molfuse_graph_attention_forward, "query");
+  check_struct_sizes("molfuse_graph_attention_backward", molfuse_graph_attention_backward, "query");
+  check_struct_sizes("molfuse_latent_concat_forward", molfuse_latent_concat_forward, "num_layers");
+  check_struct_sizes("molfuse_latent_concat_backward", molfuse_latent_concat_backward, "num_layers");
+  check_struct_sizes("molfuse_linear_vae_loss_forward", molfuse_linear_vae_loss_forward, "hidden");
+  check_struct_sizes("molfuse_linear_vae_loss_backward", molfuse_linear_vae_loss_backward, "hidden");
+  check_struct_sizes("molfuse_reparameterize_forward", molfuse_reparameterize_forward, "mean");
+  check_struct_sizes("molfuse_reparameterize_backward", molfuse_reparameterize_backward, "mean");
+  check_struct_sizes("molfuse_vae_loss_forward", molfuse_vae_loss_forward, "logits");
+  check_struct_sizes("molfuse_vae_loss_backward", molfuse_vae_loss_backward, "logits");
+  check_struct_sizes("molfuse_vae_loss_scale", molfuse_vae_loss_scale, "gradient");
+}
+
+TEST(Runtime, AnOlderCallersResultIsTheSame) {
+  // Forward as of a version without backward.
+  constexpr size_t kOld = offsetof(molfuse_attention_args, grad_out);
+  Random random(3);
+  const std::vector<int64_t> sizes = {1, 2, 5, 8};
+  TestTensor query = TestTensor::random(random, MOLFUSE_F32, sizes), key = TestTensor::random(random, MOLFUSE_F32, sizes),
+             value = TestTensor::random(random, MOLFUSE_F32, sizes), out(MOLFUSE_F32, sizes);
+  auto args = zeroed<molfuse_attention_args>();
+  args.query = query.view();
+  args.key = key.view();
+  args.value = value.view();
+  args.out = out.view();
+  ASSERT_EQ(molfuse_attention_forward(&args, nullptr), MOLFUSE_OK) << molfuse_last_error();
+  const std::vector<double> expected = out.values();
+  out.fill([](int64_t) { return 0.0; });
+  args.struct_size = kOld;
+  std::vector<size_t> old(kOld / sizeof(size_t));
+  std::memcpy(old.data(), &args, kOld);
+  ASSERT_EQ(molfuse_attention_forward(reinterpret_cast<const molfuse_attention_args*>(old.data()), nullptr), MOLFUSE_OK) << molfuse_last_error();
+  EXPECT_EQ(out.values(), expected);
 }
 
 TEST(Runtime, BadExecutionsAreRefused) {

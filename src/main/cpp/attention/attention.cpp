@@ -128,6 +128,8 @@ AttentionProblem check_problem(const molfuse_attention_args& args, bool backward
     p.keys = args.max_seqlen_k;
     if (p.queries < 0) invalid("max_seqlen_q: expected >= 0, got %lld", static_cast<long long>(p.queries));
     if (p.keys < 0) invalid("max_seqlen_k: expected >= 0, got %lld", static_cast<long long>(p.keys));
+    // Before the values of the one are walked through, the other's size.
+    check_shape("cu_seqlens_k", args.cu_seqlens_k, {p.batch + 1});
     p.cu_q = sequence_starts("cu_seqlens_q", args.cu_seqlens_q, p.batch, query_rows, p.queries, "max_seqlen_q", on_device);
     p.cu_k = sequence_starts("cu_seqlens_k", args.cu_seqlens_k, p.batch, key_rows, p.keys, "max_seqlen_k", on_device);
     p.total_q = query_rows;
@@ -187,6 +189,8 @@ AttentionProblem check_problem(const molfuse_attention_args& args, bool backward
   p.threshold = args.dropout_p > 0 ? std::max<uint32_t>(1, dropout_threshold(args.dropout_p)) : 0;
   p.offset_low = static_cast<uint32_t>(args.philox.offset);
   p.philox_key = args.philox.seed + (args.philox.offset >> 32);
+  const std::initializer_list<NamedTensor> indices = {
+      {"key_lengths", args.key_lengths}, {"cu_seqlens_q", args.cu_seqlens_q}, {"cu_seqlens_k", args.cu_seqlens_k}};
   if (backward) {
     p.grad_out = operand_of("grad_out", args.grad_out, p, query_rows, packed, false);
     if (present(args.grad_query)) p.grad_query = operand_of("grad_query", args.grad_query, p, query_rows, packed, true);
@@ -213,6 +217,10 @@ AttentionProblem check_problem(const molfuse_attention_args& args, bool backward
       p.grad_relative_head = args.grad_relative_bias.stride[0];
       p.grad_relative_column = args.grad_relative_bias.stride[1];
     }
+    check_apart({{"grad_query", args.grad_query}, {"grad_key", args.grad_key}, {"grad_value", args.grad_value}, {"grad_bias", args.grad_bias},
+                 {"grad_relative_bias", args.grad_relative_bias}}, indices);
+  } else {
+    check_apart({{"out", args.out}, {"lse", args.lse}}, indices);
   }
   return p;
 }
@@ -447,6 +455,8 @@ AttentionProblem check_decode(const molfuse_attention_decode_args& args, bool on
   p.key_lengths = args.lengths;
   set_relative(p, args.relative_bias);
   set_scale(p, args.has_scale, args.scale);
+  check_apart({{"out", args.out}}, {{"lengths", args.lengths}});
+  if (append) check_apart({{"key_cache", args.key_cache}, {"value_cache", args.value_cache}}, {{"lengths", args.lengths}});
   return p;
 }
 

@@ -74,7 +74,6 @@ EpilogueProblem check_problem(const molfuse_encoder_epilogue_args& args, bool ba
     check_dtype("graph_ptr", args.graph_ptr, {MOLFUSE_I32, MOLFUSE_I64});
     check_shape("graph_ptr", args.graph_ptr, {kAny});
     if (args.graph_ptr.size[0] < 1) invalid("graph_ptr: expected at least one entry, got %s", shape_text(args.graph_ptr).c_str());
-    if (!on_device) check_pointers("graph_ptr", args.graph_ptr, V);
     p.graph_ptr = args.graph_ptr;
     p.graphs = args.graph_ptr.size[0] - 1;
     if (p.graphs == 0 && V > 0) invalid("graph_ptr: expected the graphs of %lld nodes, got none", static_cast<long long>(V));
@@ -89,6 +88,8 @@ EpilogueProblem check_problem(const molfuse_encoder_epilogue_args& args, bool ba
     if (present(args.grad_input)) p.grad_input = rows_of("grad_input", args.grad_input, p.dtype, V, C, true);
     if (present(args.grad_weight)) p.grad_weight = columns_of("grad_weight", args.grad_weight, {wide}, C, true);
     if (present(args.grad_bias)) p.grad_bias = columns_of("grad_bias", args.grad_bias, {wide}, C, true);
+    check_apart({{"grad_input", args.grad_input}, {"grad_weight", args.grad_weight}, {"grad_bias", args.grad_bias}}, {{"graph_ptr", args.graph_ptr}});
+    if (present(args.graph_ptr) && !on_device) check_pointers("graph_ptr", args.graph_ptr, V);
     return p;
   }
   if (present(args.residual)) {
@@ -109,6 +110,11 @@ EpilogueProblem check_problem(const molfuse_encoder_epilogue_args& args, bool ba
   p.epsilon = args.epsilon;
   p.out = rows_of("out", args.out, p.dtype, V, C, true);
   if (present(p.graph_ptr)) p.pooled = slot_of("pooled", args.pooled, args, p, true);
+  check_apart({{"out", args.out}, {"pooled", args.pooled}, {"save_mean", args.save_mean}, {"save_rstd", args.save_rstd}}, {{"graph_ptr", args.graph_ptr}});
+  if (present(args.residual)) check_apart({{"sum", args.sum}}, {{"graph_ptr", args.graph_ptr}});
+  if (p.training) check_apart({{"running_mean", args.running_mean}, {"running_var", args.running_var}}, {{"graph_ptr", args.graph_ptr}});
+  // Values come last: nobody shall walk through more of them than there are rows for.
+  if (present(args.graph_ptr) && !on_device) check_pointers("graph_ptr", args.graph_ptr, V);
   return p;
 }
 

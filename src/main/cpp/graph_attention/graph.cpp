@@ -141,11 +141,11 @@ void PackedIndices::take_indices(const char* name, const molfuse_tensor& tensor,
 }
 
 CheckedGraph::CheckedGraph(const molfuse_graph& graph, int64_t node_count, bool with_transpose) : nodes(node_count), edges(0) {
+  check_limit("nodes", nodes);
   check_index_tensor("row_ptr", graph.row_ptr, nodes + 1);
   check_index_tensor("source", graph.source, kAny);
   check_one_type("source", graph.source, graph.row_ptr);
   edges = graph.source.size[0];
-  check_limit("nodes", nodes);
   check_limit("edges", edges);
   row_ptr.take_pointers("row_ptr", graph.row_ptr, edges);
   source.take_indices("source", graph.source, nodes);
@@ -183,6 +183,12 @@ std::vector<char> graph_cuts(const CheckedGraph& graph) {
 
 namespace {
 
+template <class T>
+void check_given(const char* name, const T* pointer) {
+  if (pointer == nullptr) invalid("%s: is NULL", name);
+  check_aligned(name, pointer);
+}
+
 void transpose(const molfuse_graph& graph) {
   int64_t nodes = 0, edges = 0;
   check_rows(graph, &nodes, &edges);
@@ -192,6 +198,8 @@ void transpose(const molfuse_graph& graph) {
   check_one_type("row_ptr_t", graph.row_ptr_t, graph.row_ptr);
   check_one_type("target", graph.target, graph.row_ptr);
   check_one_type("edge_id", graph.edge_id, graph.row_ptr);
+  check_apart({{"row_ptr_t", graph.row_ptr_t}, {"target", graph.target}, {"edge_id", graph.edge_id}},
+              {{"row_ptr", graph.row_ptr}, {"source", graph.source}});
   int64_t t = 0;
   counting_sort(graph.source, nodes, graph.row_ptr_t, [&](int64_t e, int64_t position) {
     while (index_at(graph.row_ptr, t + 1) <= e) ++t;
@@ -203,18 +211,20 @@ void transpose(const molfuse_graph& graph) {
 void from_edges(const molfuse_tensor& edge_source, const molfuse_tensor& edge_target, int64_t nodes, const molfuse_graph& graph,
                 const molfuse_tensor* edge_id_in) {
   if (nodes < 0) invalid("num_nodes: expected >= 0, got %lld", static_cast<long long>(nodes));
+  check_limit("nodes", nodes);
   check_index_tensor("edge_source", edge_source, kAny);
   const int64_t edges = edge_source.size[0];
+  check_limit("edges", edges);
   check_index_tensor("edge_target", edge_target, edges);
   check_index_output("row_ptr", graph.row_ptr, nodes + 1);
   check_index_output("source", graph.source, edges);
   check_one_type("source", graph.source, graph.row_ptr);
   const bool want_id = edge_id_in != nullptr && present(*edge_id_in);
   if (want_id) check_index_output("edge_id_in", *edge_id_in, edges);
-  check_limit("nodes", nodes);
-  check_limit("edges", edges);
   check_indices("edge_source", edge_source, nodes);
   check_indices("edge_target", edge_target, nodes);
+  check_apart({{"row_ptr", graph.row_ptr}, {"source", graph.source}}, {{"edge_source", edge_source}, {"edge_target", edge_target}});
+  if (want_id) check_apart({{"edge_id_in", *edge_id_in}}, {{"edge_source", edge_source}, {"edge_target", edge_target}});
   counting_sort(edge_target, nodes, graph.row_ptr, [&](int64_t n, int64_t position) {
     put(graph.source, position, index_at(edge_source, n));
     if (want_id) put(*edge_id_in, position, n);
@@ -231,7 +241,7 @@ extern "C" {
 molfuse_status molfuse_graph_transpose(const molfuse_graph* graph, const molfuse_execution* execution) {
   return guard([&] {
     refuse_device(read_execution(execution, "molfuse_graph_transpose"), "molfuse_graph_transpose");
-    if (graph == nullptr) invalid("graph: is NULL");
+    check_given("graph", graph);
     transpose(*graph);
   });
 }
@@ -240,9 +250,10 @@ molfuse_status molfuse_graph_from_edges(const molfuse_tensor* edge_source, const
                                         const molfuse_graph* graph, const molfuse_tensor* edge_id_in, const molfuse_execution* execution) {
   return guard([&] {
     refuse_device(read_execution(execution, "molfuse_graph_from_edges"), "molfuse_graph_from_edges");
-    if (edge_source == nullptr) invalid("edge_source: is NULL");
-    if (edge_target == nullptr) invalid("edge_target: is NULL");
-    if (graph == nullptr) invalid("graph: is NULL");
+    check_given("edge_source", edge_source);
+    check_given("edge_target", edge_target);
+    check_given("graph", graph);
+    check_aligned("edge_id_in", edge_id_in);
     from_edges(*edge_source, *edge_target, num_nodes, *graph, edge_id_in);
   });
 }

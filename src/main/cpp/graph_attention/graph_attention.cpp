@@ -91,6 +91,17 @@ void take_log_sum(GraphProblem& p, const molfuse_graph_attention_args& args, boo
   p.lse_head = args.lse.stride[1];
 }
 
+/// Once every tensor that the call uses has its shape.
+void check_outputs_apart(const molfuse_graph_attention_args& args, bool backward) {
+  const molfuse_graph& graph = args.graph;
+  if (!backward) return check_apart({{"out", args.out}, {"lse", args.lse}}, {{"row_ptr", graph.row_ptr}, {"source", graph.source}});
+  const std::initializer_list<NamedTensor> outputs = {{"grad_query", args.grad_query}, {"grad_key", args.grad_key}, {"grad_value", args.grad_value}};
+  check_apart(outputs, {{"row_ptr", graph.row_ptr}, {"source", graph.source}});
+  if (present(args.grad_key) || present(args.grad_value)) {
+    check_apart(outputs, {{"row_ptr_t", graph.row_ptr_t}, {"target", graph.target}, {"edge_id", graph.edge_id}});
+  }
+}
+
 void take_graph(GraphProblem& p, const CheckedGraph& graph) {
   p.edges = graph.edges;
   p.row_ptr = graph.row_ptr.data();
@@ -253,7 +264,10 @@ DeviceGraphProblem device_problem(const molfuse_graph_attention_args& args, bool
   }
   p.row_ptr = device_indices("row_ptr", graph.row_ptr, graph.row_ptr, p.nodes + 1);
   p.source = device_indices("source", graph.source, graph.row_ptr, p.edges);
-  if (!backward) return p;
+  if (!backward) {
+    check_outputs_apart(args, false);
+    return p;
+  }
   p.grad_out = operand("grad_out", args.grad_out, false);
   if (present(args.grad_query)) p.grad_query = operand("grad_query", args.grad_query, true);
   if (present(args.grad_key)) p.grad_key = operand("grad_key", args.grad_key, true);
@@ -263,6 +277,7 @@ DeviceGraphProblem device_problem(const molfuse_graph_attention_args& args, bool
     p.target = device_indices("target", graph.target, graph.row_ptr, p.edges);
     p.edge_id = device_indices("edge_id", graph.edge_id, graph.row_ptr, p.edges);
   }
+  check_outputs_apart(args, true);
   return p;
 }
 
@@ -291,6 +306,7 @@ void run_forward(const molfuse_graph_attention_args& args, const molfuse_executi
   if (present(args.lse)) take_log_sum(p, args, true);
   const CheckedGraph graph(args.graph, args.query.size[0], false);
   take_graph(p, graph);
+  check_outputs_apart(args, false);
   if (graph.nodes == 0 || p.heads == 0) return;
 
   const molfuse_execution execution = with_worthwhile_threads(caller, forward_nanoseconds(p, graph.nodes));
@@ -380,6 +396,7 @@ void run_backward(const molfuse_graph_attention_args& args, const molfuse_execut
   Operand grad_query = gradient("grad_query", args.grad_query);
   Operand grad_key = gradient("grad_key", args.grad_key);
   Operand grad_value = gradient("grad_value", args.grad_value);
+  check_outputs_apart(args, true);
   p.query = query.view();
   p.key = key.view();
   p.value = value.view();

@@ -33,7 +33,9 @@ LatentConcatProblem check_problem(const molfuse_latent_concat_args& args, bool b
   LatentConcatProblem p{};
   if (args.num_layers < 1) invalid("num_layers: expected >= 1, got %lld", static_cast<long long>(args.num_layers));
   if (args.layers == nullptr) invalid("layers: is NULL");
+  check_aligned("layers", args.layers);
   if (backward && args.grad_layers == nullptr) invalid("grad_layers: is NULL");
+  if (backward) check_aligned("grad_layers", args.grad_layers);
   const char* const row_name = backward ? "grad_out" : "out";
   p.concatenated = backward ? args.grad_out : args.out;
   p.dtype = args.layers[0].dtype;
@@ -62,6 +64,7 @@ LatentConcatProblem check_problem(const molfuse_latent_concat_args& args, bool b
         check_dtype(grad_name.c_str(), tensor, {p.dtype});
         check_shape(grad_name.c_str(), tensor, {p.nodes, sizes.size[1]});
         check_output(grad_name.c_str(), tensor);
+        check_apart({{grad_name.c_str(), tensor}}, {{"graph_ptr", args.graph_ptr}});
       } else {
         tensor = sizes;
         tensor.data = nullptr;
@@ -74,11 +77,7 @@ LatentConcatProblem check_problem(const molfuse_latent_concat_args& args, bool b
   if (!p.pooled) {
     check_dtype("graph_ptr", args.graph_ptr, {MOLFUSE_I32, MOLFUSE_I64});
     check_shape("graph_ptr", args.graph_ptr, {kAny});
-    if (!on_device) {
-      check_pointers("graph_ptr", args.graph_ptr, p.nodes);
-    } else if (args.graph_ptr.size[0] < 1) {
-      invalid("graph_ptr: expected at least one entry, got %s", shape_text(args.graph_ptr).c_str());
-    }
+    if (args.graph_ptr.size[0] < 1) invalid("graph_ptr: expected at least one entry, got %s", shape_text(args.graph_ptr).c_str());
     p.graph_ptr = args.graph_ptr;
     p.graphs = args.graph_ptr.size[0] - 1;
   }
@@ -89,7 +88,12 @@ LatentConcatProblem check_problem(const molfuse_latent_concat_args& args, bool b
             static_cast<long long>(args.column_offset + width), static_cast<long long>(args.column_offset), static_cast<long long>(width),
             shape_text(p.concatenated).c_str());
   }
-  if (!backward) check_output(row_name, p.concatenated);
+  if (!backward) {
+    check_output(row_name, p.concatenated);
+    check_apart({{row_name, p.concatenated}}, {{"graph_ptr", args.graph_ptr}});
+  }
+  // Values come last: nobody shall walk through more of them than there are rows for.
+  if (!p.pooled && !on_device) check_pointers("graph_ptr", args.graph_ptr, p.nodes);
   return p;
 }
 

@@ -45,14 +45,26 @@ molfuse_status guard(Function&& function) noexcept {
   }
 }
 
+/// Throws unless pointer, an argument called name, lies where a T may lie.
+template <class T>
+void check_aligned(const char* name, const T* pointer) {
+  if (reinterpret_cast<uintptr_t>(pointer) % alignof(T) != 0) {
+    invalid("%s: expected an address aligned to %zu bytes, got %p", name, alignof(T), static_cast<const void*>(pointer));
+  }
+}
+
+/// Throws unless a caller's struct of `size` bytes can be one of this version's, of `known` bytes, or of an earlier one's.
+void check_struct_size(const char* function, const char* name, size_t size, size_t known);
+
 /// A copy of the caller's struct in this version's layout: fields the caller does not know are zero.
 template <class Args>
-Args read_args(const Args* args, const char* function) {
-  if (args == nullptr) invalid("%s: args is NULL", function);
-  if (args->struct_size < sizeof(size_t)) invalid("%s: args->struct_size is not set", function);
+Args read_args(const Args* args, const char* function, const char* name = "args") {
+  if (args == nullptr) invalid("%s: %s is NULL", function, name);
+  check_aligned(name, args);
+  check_struct_size(function, name, args->struct_size, sizeof(Args));
   Args copy;
   std::memset(static_cast<void*>(&copy), 0, sizeof(Args));
-  std::memcpy(static_cast<void*>(&copy), args, args->struct_size < sizeof(Args) ? args->struct_size : sizeof(Args));
+  std::memcpy(static_cast<void*>(&copy), args, args->struct_size);
   return copy;
 }
 
@@ -74,8 +86,16 @@ std::string shape_text(const molfuse_tensor& tensor);
 void check_shape(const char* name, const molfuse_tensor& tensor, std::initializer_list<int64_t> expected);
 /// Throws unless the element type is one of those given.
 void check_dtype(const char* name, const molfuse_tensor& tensor, std::initializer_list<int32_t> allowed);
-/// Throws for an output whose elements overlap through a zero stride.
+/// Throws for an output two of whose elements could be one: each stride must reach further than all smaller ones together.
 void check_output(const char* name, const molfuse_tensor& tensor);
+struct NamedTensor {
+  const char* name;
+  const molfuse_tensor& tensor;
+};
+
+/// Throws if an output lies in the memory of an input whose values are addresses of a kind, as lengths and indices are: they are checked
+/// before the work, and what is written over them would be numbers that nobody has checked. Absent tensors lie nowhere.
+void check_apart(std::initializer_list<NamedTensor> outputs, std::initializer_list<NamedTensor> indices);
 /// Throws unless 0 <= p < 1.
 void check_probability(const char* name, double p);
 

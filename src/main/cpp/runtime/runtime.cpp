@@ -126,8 +126,8 @@ size_t molfuse_dtype_size(int32_t dtype) {
 
 molfuse_status molfuse_get_capabilities(molfuse_capabilities* out) {
   return guard([&] {
-    molfuse_capabilities filled = read_args(out, "molfuse_get_capabilities");
-    const size_t size = filled.struct_size < sizeof filled ? filled.struct_size : sizeof filled;
+    molfuse_capabilities filled = read_args(out, "molfuse_get_capabilities", "out");
+    const size_t size = filled.struct_size;
     std::snprintf(filled.cpu_vector_level, sizeof filled.cpu_vector_level, "%s", level_name(cpu_level()));
     std::snprintf(filled.cpu_vector_best, sizeof filled.cpu_vector_best, "%s", level_name(best_level()));
     filled.cpu_threads = omp_in_parallel() ? 1 : omp_get_max_threads();
@@ -153,8 +153,8 @@ molfuse_status molfuse_get_capabilities(molfuse_capabilities* out) {
 
 molfuse_status molfuse_get_device_info(int32_t device, molfuse_device_info* out) {
   return guard([&] {
-    molfuse_device_info filled = read_args(out, "molfuse_get_device_info");
-    const size_t size = filled.struct_size < sizeof filled ? filled.struct_size : sizeof filled;
+    molfuse_device_info filled = read_args(out, "molfuse_get_device_info", "out");
+    const size_t size = filled.struct_size;
 #if defined(MOLFUSE_WITH_CUDA)
     const DeviceDescription found = describe_device(device < 0 ? INT32_MAX : device);
 #else

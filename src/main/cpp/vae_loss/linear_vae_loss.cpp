@@ -62,6 +62,7 @@ Call check_call(const molfuse_linear_vae_loss_args& a, bool backward, bool on_de
     check_shape("grad_weight_bias", a.grad_weight_bias, {classes});
     check_output("grad_weight_bias", a.grad_weight_bias);
   }
+  check_apart({{"grad_hidden", a.grad_hidden}, {"grad_weight", a.grad_weight}, {"grad_weight_bias", a.grad_weight_bias}}, {{"targets", a.targets}});
   const bool want_gradient = present(a.grad_hidden) || present(a.grad_weight) || present(a.grad_weight_bias);
   if (backward) {
     check_backward(call.args, want_gradient);

@@ -100,6 +100,7 @@ void check_forward_outputs(const LossArgs& args) {
     check_statistics("kl_sample", args.kl_sample, args, {args.batch});
     check_output("kl_sample", args.kl_sample);
   }
+  check_apart({{"stats", args.stats}, {"row_lse", args.row_lse}, {"nll", args.nll}, {"kl_sample", args.kl_sample}}, {{"targets", args.targets}});
 }
 
 void check_backward(const LossArgs& args, bool needs_lse) {
@@ -127,6 +128,7 @@ void check_backward(const LossArgs& args, bool needs_lse) {
   };
   check_gradient("grad_mean", args.grad_mean);
   check_gradient("grad_log_var", args.grad_log_var);
+  check_apart({{"grad_mean", args.grad_mean}, {"grad_log_var", args.grad_log_var}}, {{"targets", args.targets}});
 }
 
 double token_scale(const LossArgs& args) {

@@ -57,6 +57,7 @@ void take_gradient(Call& call, const molfuse_vae_loss_args& a) {
   check_dtype("grad_logits", a.grad_logits, {p.dtype});
   check_shape("grad_logits", a.grad_logits, {a.logits.size[0], a.logits.size[1], a.logits.size[2]});
   check_output("grad_logits", a.grad_logits);
+  check_apart({{"grad_logits", a.grad_logits}}, {{"targets", a.targets}});
   const int token = a.class_second != 0 ? 2 : 1, cls = a.class_second != 0 ? 1 : 2;
   p.grad_logits = a.grad_logits.data;
   p.grad_batch = a.grad_logits.stride[0];

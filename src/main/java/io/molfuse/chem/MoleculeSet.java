@@ -10,8 +10,8 @@ import java.util.function.IntConsumer;
 import java.util.stream.IntStream;
 
 /**
- * What the comparison of two sets of molecules needs to know of each: fingerprints, fragments, scaffolds, properties and what passes
- * the filters. Strings that are no molecules are left out. Immutable.
+ * What the comparison of two sets of molecules needs to know of each: fingerprints, fragments, scaffolds and properties. Strings that are
+ * no molecules are left out. Immutable.
  */
 public final class MoleculeSet {
   private final List<String> canonical;
@@ -21,11 +21,10 @@ public final class MoleculeSet {
   private final Map<Long, Integer> scaffolds;
   private final double[][] values;
   private final int[] places;
-  private final int passing;
   private final int given;
 
   private record Part(
-      String canonical, long[] fingerprint, long[] fragments, long scaffold, double[] values, boolean passes) {}
+      String canonical, long[] fingerprint, long[] fragments, long scaffold, double[] values) {}
 
   private MoleculeSet(List<Part> parts, int[] places, int given) {
     this.places = places;
@@ -36,7 +35,6 @@ public final class MoleculeSet {
     fragments = new HashMap<>();
     scaffolds = new HashMap<>();
     values = new double[Value.values().length][parts.size()];
-    int passed = 0;
     for (int i = 0; i < parts.size(); i++) {
       Part part = parts.get(i);
       for (int word = 0; word < MorganFingerprint.WORDS; word++) {
@@ -52,9 +50,7 @@ public final class MoleculeSet {
       for (int v = 0; v < values.length; v++) {
         values[v][i] = part.values()[v];
       }
-      passed += part.passes() ? 1 : 0;
     }
-    passing = passed;
   }
 
   /** Properties whose distributions are compared. */
@@ -93,8 +89,7 @@ public final class MoleculeSet {
           MorganFingerprint.bits(molecule),
           Fragments.brics(molecule),
           Fragments.scaffold(molecule),
-          values,
-          StructureFilters.reason(molecule).isEmpty());
+          values);
     } catch (MoleculeException e) {
       return null;
     }
@@ -147,9 +142,16 @@ public final class MoleculeSet {
     return values[value.ordinal()].clone();
   }
 
-  /** @return the share of molecules that pass {@link StructureFilters}; NaN without molecules */
-  public double passing() {
-    return (double) passing / size();
+  /**
+   * The share of molecules that pass {@link StructureFilters}, which takes longer than all the rest together.
+   *
+   * @param threads number of threads
+   * @return 0 to 1; NaN without molecules
+   */
+  public double passing(int threads) {
+    boolean[] passes = new boolean[size()];
+    forEach(threads, passes.length, i -> passes[i] = StructureFilters.reason(canonical.get(i)).isEmpty());
+    return (double) IntStream.range(0, passes.length).filter(i -> passes[i]).count() / size();
   }
 
   /**

@@ -7,6 +7,8 @@ import com.fasterxml.jackson.databind.JsonNode;
 import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.train.OneThread;
 import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
 import java.io.RandomAccessFile;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -147,6 +149,39 @@ class PreparedRunTest {
     Program none = train(damaged, folder.resolve("none"));
     assertThat(none.code()).isEqualTo(1);
     assertThat(none.err()).contains("no usable molecule in the split train").doesNotContain("\tat ");
+  }
+
+  @Test
+  void dataThatChangeDuringTrainingEndTheRunWithTheirName() throws IOException {
+    Path changing = folder.resolve("changing");
+    Files.createDirectory(changing);
+    try (var files = Files.list(data)) {
+      for (Path file : files.filter(Files::isRegularFile).toList()) {
+        Files.copy(file, changing.resolve(file.getFileName()));
+      }
+    }
+    Path records = changing.resolve("train-00000.molrec");
+    OutputStream changer =
+        new OutputStream() {
+          private boolean done;
+
+          @Override
+          public void write(int b) throws IOException {
+            if (!done) {
+              done = true;
+              Files.write(records, new byte[1000]);
+            }
+          }
+        };
+    Path run = folder.resolve("run");
+    Program program =
+        Program.withStreams(
+            InputStream.nullInputStream(), changer, "train", "--data", changing, "--preset", "tiny", "--device", "cpu", "--threads", 1,
+            "--batch-size", 32, "--json", "--log-every", 1, "--max-steps", 500, "--output", run, "--set", "data.access=streaming", "--set",
+            "data.shuffle_buffer=64");
+    assertThat(program.code()).isEqualTo(1);
+    assertThat(program.err()).contains(records.toString()).doesNotContain("\tat ");
+    assertThat(Files.readString(run.resolve("report.json"))).contains("train-00000.molrec");
   }
 
   @Test
