@@ -31,7 +31,6 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import TransformerConv, global_mean_pool
 
 import molrec
-from attention_peers import relative_scores
 
 PAD = 0
 # What ModelConfig.parameterCount gives with 39 tokens. TransformerConv's four projections have biases, and it has no other: as many as the
@@ -103,6 +102,15 @@ class LatentHead(nn.Module):
         mean, log_var = self.mean(pooled).float(), self.log_var(pooled).float().clamp(-20, 10)
         latent = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean) if self.training else mean
         return mean, log_var, self.memory(self.dropout(latent)).view(-1, self.slots, self.hidden)
+
+
+def relative_scores(relative, n):
+    """[H,N,N] of [H,2R+1] for any N: windows of one line, each row a step further, by a row length that is one too short. An index would
+    sort the scores in backward, and unfold is compiled for one N alone."""
+    radius = relative.shape[1] // 2
+    line = relative[:, torch.arange(1 - n, n, device=relative.device).clamp(-radius, radius) + radius]
+    rows = F.pad(line[:, None].expand(-1, n, -1), (0, 1)).flatten(1)[:, :n * (2 * n - 1)]
+    return rows.view(-1, n, 2 * n - 1)[:, :, n - 1:]
 
 
 class DecoderLayer(nn.Module):
@@ -232,7 +240,12 @@ def train(options, model, optimizer, batches, clip_norm, device):
     """Milliseconds of the steps after the warm-up, and the losses of all."""
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16")
     parameters = list(model.parameters())
-    run = torch.compile(model, dynamic=True) if options.compile else model
+    run = model
+    if options.compile:
+        # TransformerConv keeps its last weights in an attribute for a moment, which else breaks the graph at each checkpointed layer.
+        if hasattr(torch._dynamo.config, "skip_fwd_side_effects_in_bwd_under_checkpoint"):
+            torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
+        run = torch.compile(model, dynamic=True)
     cuda = device.type == "cuda"
     moments, losses, warm = [], [], {}
     for step in range(options.warmup + options.steps):
