@@ -2,22 +2,22 @@
 package io.molfuse.train;
 
 import java.io.IOException;
-import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.channels.FileLock;
-import java.nio.channels.OverlappingFileLockException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.BasicFileAttributes;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Locale;
+import java.util.Objects;
 import java.util.Set;
-import java.util.UUID;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
 
@@ -42,6 +42,9 @@ public final class RunDirectory implements AutoCloseable {
   private static final String TEMPORARY = ".saving";
   private static final String LOCK = ".lock";
 
+  /** The folders that this process has. */
+  private static final Set<Path> HELD = ConcurrentHashMap.newKeySet();
+
   /** A label of one checkpoint has 14 bytes. */
   private static final int MAX_LABEL = 1 << 20;
 
@@ -56,6 +59,9 @@ public final class RunDirectory implements AutoCloseable {
   private final List<Path> made;
   private int keptEvery = Integer.MAX_VALUE;
   private FileChannel lock;
+
+  /** What of {@link #HELD} is this one's; null for nothing. */
+  private Path held;
   private boolean replacesEarlier;
 
   private RunDirectory(Path directory, List<Path> made) {
@@ -92,42 +98,47 @@ public final class RunDirectory implements AutoCloseable {
    * @return false if another run has the folder
    */
   public boolean tryLock() {
+    Path file = directory.resolve(LOCK);
     FileChannel channel = null;
     FileLock taken = null;
+    Path mine = null;
     try {
-      channel =
-          FileChannel.open(directory.resolve(LOCK), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+      mine = directory.toRealPath();
+      // The lock is the process's: closing any channel on the file would release it, so a second one must not even be opened.
+      if (!HELD.add(mine)) {
+        return false;
+      }
+      channel = FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+      Object opened = key(file);
       taken = channel.tryLock();
-      if (taken != null && !isTheFile(channel)) {
+      if (taken != null && !Objects.equals(key(file), opened)) {
         // Whoever had the folder until now found nothing in it and took it away.
-        taken.release();
         taken = null;
       }
-    } catch (OverlappingFileLockException e) {
-      // This process has the lock already.
-      taken = null;
     } catch (NoSuchFileException e) {
-      // Whoever had the folder took it away since it was prepared.
+      // The same, a moment earlier.
       taken = null;
     } catch (IOException e) {
       // A file system without locks cannot tell runs apart; that is no reason not to train.
       close(channel);
+      held = mine;
       return true;
     }
     if (taken == null) {
       close(channel);
+      if (mine != null) {
+        HELD.remove(mine);
+      }
       return false;
     }
     lock = channel;
+    held = mine;
     return true;
   }
 
-  /** Whether the folder's lock file is the one that is open, and not a new one of the same name, or none. */
-  private boolean isTheFile(FileChannel channel) throws IOException {
-    String sign = UUID.randomUUID().toString();
-    channel.truncate(0).write(ByteBuffer.wrap(sign.getBytes(StandardCharsets.US_ASCII)));
-    Path file = directory.resolve(LOCK);
-    return Files.isRegularFile(file) && Files.readString(file).equals(sign);
+  /** Tells a file from another of the same name, without opening it; null where the file system cannot. */
+  private static Object key(Path file) throws IOException {
+    return Files.readAttributes(file, BasicFileAttributes.class).fileKey();
   }
 
   /** Lets other runs into the folder. */
@@ -146,6 +157,10 @@ public final class RunDirectory implements AutoCloseable {
     }
     close(lock);
     lock = null;
+    if (held != null) {
+      HELD.remove(held);
+      held = null;
+    }
   }
 
   private boolean isEmpty() {
