@@ -22,6 +22,7 @@ if(MOLFUSE_TORCH)
   # program, which a package file cannot name.
   install(TARGETS molfuse_torch EXPORT molfuseTorchTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(FILES torch/molfuse_torch.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/molfuse)
+  install(FILES "${PROJECT_SOURCE_DIR}/src/main/python/molfuse_torch.py" DESTINATION ${CMAKE_INSTALL_LIBDIR})
   set_target_properties(molfuse_torch PROPERTIES EXPORT_NAME torch)
   target_include_directories(molfuse_torch INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   install(EXPORT molfuseTorchTargets NAMESPACE molfuse:: DESTINATION ${package_folder})

@@ -12,6 +12,9 @@ endif()
 # libtorch's headers do not pass -Wextra, hence SYSTEM. The C++ ABI is libstdc++'s current one, as in both the wheel and the preset.
 add_library(molfuse_libtorch INTERFACE)
 target_include_directories(molfuse_libtorch SYSTEM INTERFACE ${MOLFUSE_TORCH_INCLUDE})
+# Error texts of its headers name them: relative to their folder, wherever the cache is.
+list(GET MOLFUSE_TORCH_INCLUDE 0 torch_include)
+target_compile_options(molfuse_libtorch INTERFACE "-ffile-prefix-map=${torch_include}/=")
 target_link_directories(molfuse_libtorch INTERFACE ${MOLFUSE_PRESET_LIBRARIES})
 target_link_libraries(molfuse_libtorch INTERFACE
   "${MOLFUSE_PRESET_LIBRARIES}/libtorch_cpu.so" "${MOLFUSE_PRESET_LIBRARIES}/libc10.so")

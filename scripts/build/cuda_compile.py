@@ -28,11 +28,17 @@ def dependencies(nvcc, source, flags):
     return [bootstrap.ROOT / word for word in words]
 
 
+def stable_names(source, temporary):
+    """Flags that keep the process's number and the clone's folder out of the object: out of the names of intermediate files, which the
+    symbol table lists, and out of the hash that stands for a source's anonymous namespace."""
+    return ["-Xcudafe", f"--orig_src_path_name={source}", "--keep", "--keep-dir", temporary]
+
+
 def key_of(nvcc, source, flags, files):
     root = str(bootstrap.ROOT)
     version = subprocess.run([nvcc, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
     digest = hashlib.sha256()
-    for word in [version, *flags, str(source)]:
+    for word in [version, *flags, *stable_names(source, "."), str(source)]:
         digest.update(word.replace(root, ".").encode() + b"\0")
     # The toolkit's and the system's headers are known by their compiler's version; reading them all would take longer than it saves.
     own = sorted({path.resolve() for path in files if bootstrap.ROOT in path.resolve().parents})
@@ -60,8 +66,8 @@ def main():
     if not kept.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             made = pathlib.Path(temporary) / "object.o"
-            status = subprocess.run([options.nvcc, "-c", *flags, "-o", str(made), options.source], cwd=bootstrap.ROOT,
-                                    stdin=subprocess.DEVNULL).returncode
+            status = subprocess.run([options.nvcc, "-c", *flags, *stable_names(options.source, temporary), "-o", str(made), options.source],
+                                    cwd=bootstrap.ROOT, stdin=subprocess.DEVNULL).returncode
             if status != 0:
                 return status
             made.rename(kept)

@@ -17,27 +17,27 @@ struct AttentionCall {
   OptionalTensor key_lengths;
   OptionalTensor cu_seqlens_q;
   OptionalTensor cu_seqlens_k;
-  int64_t max_seqlen_q = 0;
-  int64_t max_seqlen_k = 0;
+  c10::SymInt max_seqlen_q = 0;
+  c10::SymInt max_seqlen_k = 0;
   bool causal = false;
   std::optional<double> scale;
   double dropout_p = 0;
-  int64_t seed = 0;
-  int64_t offset = 0;
+  Randomness random;
 };
 
 using AttentionForwardSignature = std::tuple<Tensor, Tensor>(
     const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& bias, const OptionalTensor& relative_bias,
     const OptionalTensor& key_lengths, const OptionalTensor& cu_seqlens_q, const OptionalTensor& cu_seqlens_k,
-    int64_t max_seqlen_q, int64_t max_seqlen_k, bool causal, std::optional<double> scale, double dropout_p, int64_t seed,
-    int64_t offset);
+    c10::SymInt max_seqlen_q, c10::SymInt max_seqlen_k, bool causal, std::optional<double> scale, double dropout_p, c10::SymInt seed,
+    c10::SymInt offset, const OptionalTensor& drawn_seed);
 
 using AttentionGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 using AttentionBackwardSignature = AttentionGradients(
     const Tensor& grad_out, const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& bias,
     const OptionalTensor& relative_bias, const OptionalTensor& key_lengths, const OptionalTensor& cu_seqlens_q,
-    const OptionalTensor& cu_seqlens_k, int64_t max_seqlen_q, int64_t max_seqlen_k, const Tensor& out, const Tensor& lse,
-    bool causal, std::optional<double> scale, double dropout_p, int64_t seed, int64_t offset, std::array<bool, 5> output_mask);
+    const OptionalTensor& cu_seqlens_k, c10::SymInt max_seqlen_q, c10::SymInt max_seqlen_k, const Tensor& out, const Tensor& lse,
+    bool causal, std::optional<double> scale, double dropout_p, c10::SymInt seed, c10::SymInt offset, const OptionalTensor& drawn_seed,
+    std::array<bool, 5> output_mask);
 
 void check_relative_bias(const OptionalTensor& relative_bias, const Tensor& query, const c10::SymInt& heads) {
   if (!has(relative_bias)) return;
@@ -129,24 +129,24 @@ molfuse_attention_args attention_args(const Tensor& query, const Tensor& key, co
   args.key_lengths = view("key_lengths", call.key_lengths);
   args.cu_seqlens_q = view("cu_seqlens_q", call.cu_seqlens_q);
   args.cu_seqlens_k = view("cu_seqlens_k", call.cu_seqlens_k);
-  args.max_seqlen_q = call.max_seqlen_q;
-  args.max_seqlen_k = call.max_seqlen_k;
+  args.max_seqlen_q = call.max_seqlen_q.expect_int();
+  args.max_seqlen_k = call.max_seqlen_k.expect_int();
   args.causal = call.causal ? 1 : 0;
   args.has_scale = call.scale.has_value() ? 1 : 0;
   args.scale = call.scale.value_or(0.0);
   args.dropout_p = call.dropout_p;
-  args.philox = {static_cast<uint64_t>(call.seed), static_cast<uint64_t>(call.offset)};
+  args.philox = philox_of(call.random.seed.expect_int(), call.random.offset.expect_int(), call.random.drawn_seed);
   return args;
 }
 
 std::tuple<Tensor, Tensor> attention_forward_meta(const Tensor& query, const Tensor& key, const Tensor& value,
                                                   const OptionalTensor& bias, const OptionalTensor& relative_bias,
                                                   const OptionalTensor& key_lengths, const OptionalTensor& cu_seqlens_q,
-                                                  const OptionalTensor& cu_seqlens_k, int64_t max_seqlen_q,
-                                                  int64_t max_seqlen_k, bool causal, std::optional<double> scale,
-                                                  double dropout_p, int64_t seed, int64_t offset) {
+                                                  const OptionalTensor& cu_seqlens_k, c10::SymInt max_seqlen_q,
+                                                  c10::SymInt max_seqlen_k, bool causal, std::optional<double> scale,
+                                                  double dropout_p, c10::SymInt, c10::SymInt, const OptionalTensor&) {
   check_attention(query, key, value, bias, relative_bias,
-                  {key_lengths, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, causal, scale, dropout_p, seed, offset});
+                  {key_lengths, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, causal, scale, dropout_p, {}});
   return {at::empty_like(rows_contiguous(query)), empty_lse(query)};
 }
 
@@ -155,9 +155,9 @@ std::tuple<Tensor, Tensor> attention_forward(const Tensor& query, const Tensor& 
                                              const OptionalTensor& key_lengths, const OptionalTensor& cu_seqlens_q,
                                              const OptionalTensor& cu_seqlens_k, int64_t max_seqlen_q, int64_t max_seqlen_k,
                                              bool causal, std::optional<double> scale, double dropout_p, int64_t seed,
-                                             int64_t offset) {
-  const AttentionCall call{key_lengths, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-                           causal,      scale,        dropout_p,    seed,         offset};
+                                             int64_t offset, const OptionalTensor& drawn_seed) {
+  const AttentionCall call{key_lengths, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
+                           max_seqlen_k, causal,      scale,        dropout_p,   {seed, offset, drawn_seed}};
   check_attention(query, key, value, bias, relative_bias, call);
   const Tensor q = rows_contiguous(query), k = rows_contiguous(key), v = rows_contiguous(value);
   Tensor out = at::empty_like(q);
@@ -177,9 +177,9 @@ std::tuple<Tensor, Tensor> attention_forward(const Tensor& query, const Tensor& 
 
 AttentionGradients attention_backward_meta(const Tensor&, const Tensor& query, const Tensor& key, const Tensor& value,
                                            const OptionalTensor& bias, const OptionalTensor& relative_bias,
-                                           const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, int64_t, int64_t,
-                                           const Tensor&, const Tensor&, bool, std::optional<double>, double, int64_t, int64_t,
-                                           std::array<bool, 5> output_mask) {
+                                           const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, c10::SymInt,
+                                           c10::SymInt, const Tensor&, const Tensor&, bool, std::optional<double>, double, c10::SymInt,
+                                           c10::SymInt, const OptionalTensor&, std::array<bool, 5> output_mask) {
   const auto statistics = query.options().dtype(statistics_type(query.scalar_type()));
   const auto like = [](const Tensor& input) { return at::empty_like(rows_contiguous(input)); };
   return {output_mask[0] ? like(query) : Tensor(), output_mask[1] ? like(key) : Tensor(),
@@ -193,9 +193,10 @@ AttentionGradients attention_backward(const Tensor& grad_out, const Tensor& quer
                                       const OptionalTensor& key_lengths, const OptionalTensor& cu_seqlens_q,
                                       const OptionalTensor& cu_seqlens_k, int64_t max_seqlen_q, int64_t max_seqlen_k,
                                       const Tensor& out, const Tensor& lse, bool causal, std::optional<double> scale,
-                                      double dropout_p, int64_t seed, int64_t offset, std::array<bool, 5> output_mask) {
-  const AttentionCall call{key_lengths, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-                           causal,      scale,        dropout_p,    seed,         offset};
+                                      double dropout_p, int64_t seed, int64_t offset, const OptionalTensor& drawn_seed,
+                                      std::array<bool, 5> output_mask) {
+  const AttentionCall call{key_lengths, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
+                           max_seqlen_k, causal,      scale,        dropout_p,   {seed, offset, drawn_seed}};
   check_attention(query, key, value, bias, relative_bias, call);
   check_same_sizes("grad_out", grad_out, "query", query);
   check_same_type("grad_out", grad_out, "query", query);
@@ -236,7 +237,8 @@ std::tuple<Tensor, Tensor> call_forward(const Tensor& query, const Tensor& key, 
   static const auto op = find_operator<AttentionForwardSignature>("molfuse::_attention_forward");
   at::AutoDispatchBelowADInplaceOrView guard;
   return op.call(query, key, value, bias, relative_bias, call.key_lengths, call.cu_seqlens_q, call.cu_seqlens_k,
-                 call.max_seqlen_q, call.max_seqlen_k, call.causal, call.scale, call.dropout_p, call.seed, call.offset);
+                 call.max_seqlen_q, call.max_seqlen_k, call.causal, call.scale, call.dropout_p, call.random.seed, call.random.offset,
+                 call.random.drawn_seed);
 }
 
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
@@ -246,10 +248,14 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     auto [out, lse] = call_forward(query, key, value, bias, relative_bias, call);
     ctx->save_for_backward({query, key, value, out, lse, value_or_undefined(bias), value_or_undefined(relative_bias),
                             value_or_undefined(call.key_lengths), value_or_undefined(call.cu_seqlens_q),
-                            value_or_undefined(call.cu_seqlens_k)});
+                            value_or_undefined(call.cu_seqlens_k), value_or_undefined(call.random.drawn_seed)});
     ctx->set_materialize_grads(false);
     auto& saved = ctx->saved_data;
-    saved["integers"] = c10::List<int64_t>({call.max_seqlen_q, call.max_seqlen_k, call.causal, call.seed, call.offset});
+    saved["max_seqlen_q"] = call.max_seqlen_q;
+    saved["max_seqlen_k"] = call.max_seqlen_k;
+    saved["causal"] = call.causal;
+    saved["seed"] = call.random.seed;
+    saved["offset"] = call.random.offset;
     saved["scale"] = call.scale;
     saved["dropout_p"] = call.dropout_p;
     return out;
@@ -259,7 +265,7 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     if (!grads[0].defined()) return variable_list(6);
     const auto saved = ctx->get_saved_variables();
     const OptionalTensor bias = optional_of(saved[5]), relative_bias = optional_of(saved[6]);
-    const auto integers = ctx->saved_data["integers"].toIntVector();
+    auto& data = ctx->saved_data;
     // Absent optional inputs have no edge, so the positions after them move up.
     size_t edge = 3;
     const bool needs_bias = has(bias) && ctx->needs_input_grad(edge++);
@@ -270,9 +276,9 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
       at::AutoDispatchBelowADInplaceOrView guard;
       std::tie(gradients[0], gradients[1], gradients[2], gradients[3], gradients[4]) =
           op.call(grads[0], saved[0], saved[1], saved[2], bias, relative_bias, optional_of(saved[7]), optional_of(saved[8]),
-                  optional_of(saved[9]), integers[0], integers[1], saved[3], saved[4], integers[2] != 0,
-                  ctx->saved_data["scale"].toOptional<double>(), ctx->saved_data["dropout_p"].toDouble(), integers[3],
-                  integers[4],
+                  optional_of(saved[9]), data["max_seqlen_q"].toSymInt(), data["max_seqlen_k"].toSymInt(), saved[3], saved[4],
+                  data["causal"].toBool(), data["scale"].toOptional<double>(), data["dropout_p"].toDouble(), data["seed"].toSymInt(),
+                  data["offset"].toSymInt(), optional_of(saved[10]),
                   {ctx->needs_input_grad(0), ctx->needs_input_grad(1), ctx->needs_input_grad(2), needs_bias,
                    needs_relative_bias});
       if (needs_bias) gradients[3] = gradients[3].to(bias->scalar_type());
@@ -295,28 +301,29 @@ Tensor attention_with_grad(const Tensor& query, const Tensor& key, const Tensor&
 
 Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& bias,
                  const OptionalTensor& relative_bias, const OptionalTensor& key_lengths, bool causal,
-                 std::optional<double> scale, double dropout_p, std::optional<int64_t> seed, int64_t offset) {
+                 std::optional<double> scale, double dropout_p, std::optional<c10::SymInt> seed, c10::SymInt offset) {
+  check_defined("query", query);
   check_probability("dropout_p", dropout_p);
   AttentionCall call;
   call.key_lengths = key_lengths;
   call.causal = causal;
   call.scale = scale;
   call.dropout_p = dropout_p;
-  call.seed = seed_or_draw(seed, dropout_p > 0);
-  call.offset = offset;
+  call.random = randomness_of(query, seed, offset, dropout_p > 0);
   check_attention(query, key, value, bias, relative_bias, call);
   return attention_with_grad(query, key, value, bias, relative_bias, call);
 }
 
 Tensor attention_varlen(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& cu_seqlens_q,
-                        const Tensor& cu_seqlens_k, int64_t max_seqlen_q, int64_t max_seqlen_k,
+                        const Tensor& cu_seqlens_k, c10::SymInt max_seqlen_q, c10::SymInt max_seqlen_k,
                         const OptionalTensor& relative_bias, bool causal, std::optional<double> scale, double dropout_p,
-                        std::optional<int64_t> seed, int64_t offset) {
+                        std::optional<c10::SymInt> seed, c10::SymInt offset) {
+  check_defined("query", query);
   check_probability("dropout_p", dropout_p);
   check_defined("cu_seqlens_q", cu_seqlens_q);
   check_defined("cu_seqlens_k", cu_seqlens_k);
   const AttentionCall call{std::nullopt, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-                           causal,       scale,        dropout_p,    seed_or_draw(seed, dropout_p > 0), offset};
+                           causal,       scale,        dropout_p,    randomness_of(query, seed, offset, dropout_p > 0)};
   check_attention(query, key, value, std::nullopt, relative_bias, call);
   return attention_with_grad(query, key, value, std::nullopt, relative_bias, call);
 }
@@ -326,7 +333,7 @@ using AttentionVarlenSignature = decltype(attention_varlen);
 
 Tensor attention_autocast(const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& bias,
                           const OptionalTensor& relative_bias, const OptionalTensor& key_lengths, bool causal,
-                          std::optional<double> scale, double dropout_p, std::optional<int64_t> seed, int64_t offset) {
+                          std::optional<double> scale, double dropout_p, std::optional<c10::SymInt> seed, c10::SymInt offset) {
   const auto device = autocast_device(query);
   const WithoutAutocast guard(device);
   static const auto op = find_operator<AttentionSignature>("molfuse::attention");
@@ -335,9 +342,9 @@ Tensor attention_autocast(const Tensor& query, const Tensor& key, const Tensor& 
 }
 
 Tensor attention_varlen_autocast(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& cu_seqlens_q,
-                                 const Tensor& cu_seqlens_k, int64_t max_seqlen_q, int64_t max_seqlen_k,
+                                 const Tensor& cu_seqlens_k, c10::SymInt max_seqlen_q, c10::SymInt max_seqlen_k,
                                  const OptionalTensor& relative_bias, bool causal, std::optional<double> scale,
-                                 double dropout_p, std::optional<int64_t> seed, int64_t offset) {
+                                 double dropout_p, std::optional<c10::SymInt> seed, c10::SymInt offset) {
   const auto device = autocast_device(query);
   const WithoutAutocast guard(device);
   static const auto op = find_operator<AttentionVarlenSignature>("molfuse::attention_varlen");
@@ -459,25 +466,25 @@ Tensor attention_decode_autocast(const Tensor& query, Tensor key_cache, Tensor v
 TORCH_LIBRARY_FRAGMENT(molfuse, m) {
   m.def(
       "attention(Tensor query, Tensor key, Tensor value, Tensor? bias=None, Tensor? relative_bias=None, "
-      "Tensor? key_lengths=None, bool causal=False, float? scale=None, float dropout_p=0.0, int? seed=None, int offset=0) "
+      "Tensor? key_lengths=None, bool causal=False, float? scale=None, float dropout_p=0.0, SymInt? seed=None, SymInt offset=0) "
       "-> Tensor",
       TORCH_FN(attention));
   m.def(
-      "attention_varlen(Tensor query, Tensor key, Tensor value, Tensor cu_seqlens_q, Tensor cu_seqlens_k, int max_seqlen_q, "
-      "int max_seqlen_k, Tensor? relative_bias=None, bool causal=False, float? scale=None, float dropout_p=0.0, "
-      "int? seed=None, int offset=0) -> Tensor",
+      "attention_varlen(Tensor query, Tensor key, Tensor value, Tensor cu_seqlens_q, Tensor cu_seqlens_k, SymInt max_seqlen_q, "
+      "SymInt max_seqlen_k, Tensor? relative_bias=None, bool causal=False, float? scale=None, float dropout_p=0.0, "
+      "SymInt? seed=None, SymInt offset=0) -> Tensor",
       TORCH_FN(attention_varlen));
   m.def(
       "attention_decode(Tensor query, Tensor(a!) key_cache, Tensor(b!) value_cache, Tensor lengths, Tensor? key_new=None, "
       "Tensor? value_new=None, Tensor? relative_bias=None, float? scale=None) -> Tensor");
   m.def(
       "_attention_forward(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? relative_bias, Tensor? key_lengths, "
-      "Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, int max_seqlen_q, int max_seqlen_k, bool causal, float? scale, "
-      "float dropout_p, int seed, int offset) -> (Tensor out, Tensor lse)");
+      "Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, SymInt max_seqlen_q, SymInt max_seqlen_k, bool causal, float? scale, "
+      "float dropout_p, SymInt seed, SymInt offset, Tensor? drawn_seed) -> (Tensor out, Tensor lse)");
   m.def(
       "_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? relative_bias, "
-      "Tensor? key_lengths, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, int max_seqlen_q, int max_seqlen_k, Tensor out, "
-      "Tensor lse, bool causal, float? scale, float dropout_p, int seed, int offset, bool[5] output_mask) -> "
+      "Tensor? key_lengths, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, SymInt max_seqlen_q, SymInt max_seqlen_k, Tensor out, "
+      "Tensor lse, bool causal, float? scale, float dropout_p, SymInt seed, SymInt offset, Tensor? drawn_seed, bool[5] output_mask) -> "
       "(Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_bias, Tensor grad_relative_bias)");
 }
 

@@ -6,12 +6,14 @@
 #include <ATen/Context.h>
 #include <ATen/MemoryOverlap.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorSubclassLikeUtils.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <dlfcn.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
+#include <limits>
 #include <utility>
 
 namespace molfuse::torch_ops {
@@ -194,18 +196,34 @@ void check_probability(const char* name, double p) {
 }
 
 void check_no_overlap(const char* name, const Tensor& tensor, const char* other_name, const Tensor& other) {
-  if (tensor.is_meta() || other.is_meta()) return;
+  if (tensor.is_meta() || other.is_meta() || is_traced(tensor)) return;
   const auto status = at::get_overlap_status(tensor, other);
   MOLFUSE_CHECK(status != at::MemOverlapStatus::Full && status != at::MemOverlapStatus::Partial, name,
                 ": expected memory of its own, since it is written, got memory shared with ", other_name);
 }
 
-int64_t seed_or_draw(std::optional<int64_t> seed, bool used) {
-  if (seed.has_value()) return *seed;
-  if (!used) return 0;
+bool is_traced(const Tensor& tensor) { return at::isTensorSubclassLike(tensor); }
+
+Randomness randomness_of(const Tensor& input, const std::optional<c10::SymInt>& seed, const c10::SymInt& offset, bool used) {
+  if (seed.has_value()) return {*seed, offset, std::nullopt};
+  if (!used) return {0, offset, std::nullopt};
+  if (is_traced(input)) {
+    // A number drawn now would become a constant of the graph: every run of it would drop the same elements.
+    constexpr int64_t limit = std::numeric_limits<int64_t>::max();
+    return {0, offset, at::randint(limit, {}, at::TensorOptions(at::kLong).device(at::kCPU))};
+  }
   at::Generator generator = at::detail::getDefaultCPUGenerator();
   std::lock_guard<std::mutex> lock(generator.mutex());
-  return static_cast<int64_t>(at::check_generator<at::CPUGeneratorImpl>(generator)->random64());
+  return {static_cast<int64_t>(at::check_generator<at::CPUGeneratorImpl>(generator)->random64()), offset, std::nullopt};
+}
+
+molfuse_philox philox_of(int64_t seed, int64_t offset, const OptionalTensor& drawn_seed) {
+  if (has(drawn_seed)) {
+    MOLFUSE_CHECK(drawn_seed->is_cpu() && drawn_seed->scalar_type() == at::kLong && drawn_seed->numel() == 1,
+                  "drawn_seed: expected one int64 element on the CPU, got ", drawn_seed->scalar_type(), " ", drawn_seed->sizes());
+    seed = drawn_seed->item<int64_t>();
+  }
+  return {static_cast<uint64_t>(seed), static_cast<uint64_t>(offset)};
 }
 
 void refuse_double_backward(const char* op, const variable_list& inputs, variable_list& gradients) {

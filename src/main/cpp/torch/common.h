@@ -75,8 +75,22 @@ inline Tensor rows_contiguous(const Tensor& tensor) {
   return tensor.dim() == 0 || tensor.sym_size(-1) <= 1 || tensor.sym_stride(-1) == 1 ? tensor : tensor.contiguous();
 }
 
-/// The caller's seed, or one drawn from torch's default CPU generator, so that torch.manual_seed makes runs repeat.
-int64_t seed_or_draw(std::optional<int64_t> seed, bool used);
+/// Whether values cannot be read now: a graph is being traced (torch.compile, FakeTensor), or another mode or subclass sees the calls.
+bool is_traced(const Tensor& tensor);
+
+/// What the random numbers of a call are made from.
+struct Randomness {
+  c10::SymInt seed = 0;
+  c10::SymInt offset = 0;
+  OptionalTensor drawn_seed;  ///< int64 [] on the CPU: the seed instead, where a traced graph draws it anew each time it runs
+};
+
+/// The caller's seed, or one drawn from torch's default CPU generator, so that torch.manual_seed makes runs repeat. input tells whether
+/// the call is traced.
+Randomness randomness_of(const Tensor& input, const std::optional<c10::SymInt>& seed, const c10::SymInt& offset, bool used);
+
+/// The same for the C interface, as kernels are given it.
+molfuse_philox philox_of(int64_t seed, int64_t offset, const OptionalTensor& drawn_seed);
 
 // ---- dispatcher and autograd ---------------------------------------------------------------------------------------------
 

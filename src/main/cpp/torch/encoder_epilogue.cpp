@@ -13,19 +13,22 @@ struct EpilogueSettings {
   OptionalTensor running_mean, running_var, graph_ptr;
   bool training;
   double momentum, eps, dropout_p;
-  int64_t seed, offset, column_offset;
+  Randomness random;
+  int64_t column_offset;
 };
 
 namespace {
 
 using ForwardSignature = std::tuple<Tensor, Tensor, Tensor, Tensor>(
     const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight, const OptionalTensor& bias,
-    OptionalTensor running_mean, OptionalTensor running_var, bool training, double momentum, double eps, double dropout_p, int64_t seed,
-    int64_t offset, OptionalTensor pooled, int64_t column_offset, const OptionalTensor& graph_ptr);
+    OptionalTensor running_mean, OptionalTensor running_var, bool training, double momentum, double eps, double dropout_p,
+    c10::SymInt seed, c10::SymInt offset, const OptionalTensor& drawn_seed, OptionalTensor pooled, int64_t column_offset,
+    const OptionalTensor& graph_ptr);
 using BackwardSignature = std::tuple<Tensor, Tensor, Tensor>(
     const OptionalTensor& grad_out, const OptionalTensor& grad_pooled, int64_t column_offset, const OptionalTensor& graph_ptr,
     const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& save_mean, const Tensor& save_rstd,
-    bool training, double dropout_p, int64_t seed, int64_t offset, std::array<bool, 3> output_mask);
+    bool training, double dropout_p, c10::SymInt seed, c10::SymInt offset, const OptionalTensor& drawn_seed,
+    std::array<bool, 3> output_mask);
 
 void check_columns(const char* name, const OptionalTensor& columns, const Tensor& input) {
   if (!has(columns)) return;
@@ -89,8 +92,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> empty_results(const Tensor& input, co
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> encoder_epilogue_forward_meta(
     const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight, const OptionalTensor& bias, OptionalTensor running_mean,
-    OptionalTensor running_var, bool training, double, double, double dropout_p, int64_t, int64_t, OptionalTensor pooled,
-    int64_t column_offset, const OptionalTensor& graph_ptr) {
+    OptionalTensor running_var, bool training, double, double, double dropout_p, c10::SymInt, c10::SymInt, const OptionalTensor&,
+    OptionalTensor pooled, int64_t column_offset, const OptionalTensor& graph_ptr) {
   check_forward(input, residual, weight, bias, running_mean, running_var, training, dropout_p, pooled, column_offset, graph_ptr);
   return empty_results(input, residual);
 }
@@ -98,7 +101,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> encoder_epilogue_forward_meta(
 std::tuple<Tensor, Tensor, Tensor, Tensor> encoder_epilogue_forward(
     const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight, const OptionalTensor& bias, OptionalTensor running_mean,
     OptionalTensor running_var, bool training, double momentum, double eps, double dropout_p, int64_t seed, int64_t offset,
-    OptionalTensor pooled, int64_t column_offset, const OptionalTensor& graph_ptr) {
+    const OptionalTensor& drawn_seed, OptionalTensor pooled, int64_t column_offset, const OptionalTensor& graph_ptr) {
   check_forward(input, residual, weight, bias, running_mean, running_var, training, dropout_p, pooled, column_offset, graph_ptr);
   auto results = empty_results(input, residual);
   const Tensor rows = rows_contiguous(input);
@@ -116,7 +119,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> encoder_epilogue_forward(
   args.momentum = momentum;
   args.epsilon = eps;
   args.dropout_p = dropout_p;
-  args.philox = {static_cast<uint64_t>(seed), static_cast<uint64_t>(offset)};
+  args.philox = philox_of(seed, offset, drawn_seed);
   args.save_mean = view("save_mean", std::get<2>(results));
   args.save_rstd = view("save_rstd", std::get<3>(results));
   args.out = view("out", std::get<0>(results));
@@ -137,8 +140,8 @@ std::tuple<Tensor, Tensor, Tensor> empty_gradients(const Tensor& x, std::array<b
 
 std::tuple<Tensor, Tensor, Tensor> encoder_epilogue_backward_meta(const OptionalTensor&, const OptionalTensor&, int64_t, const OptionalTensor&,
                                                                   const Tensor& x, const OptionalTensor&, const OptionalTensor&, const Tensor&,
-                                                                  const Tensor&, bool, double, int64_t, int64_t,
-                                                                  std::array<bool, 3> output_mask) {
+                                                                  const Tensor&, bool, double, c10::SymInt, c10::SymInt,
+                                                                  const OptionalTensor&, std::array<bool, 3> output_mask) {
   return empty_gradients(x, output_mask);
 }
 
@@ -146,7 +149,8 @@ std::tuple<Tensor, Tensor, Tensor> encoder_epilogue_backward(const OptionalTenso
                                                              int64_t column_offset, const OptionalTensor& graph_ptr, const Tensor& x,
                                                              const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& save_mean,
                                                              const Tensor& save_rstd, bool training, double dropout_p, int64_t seed,
-                                                             int64_t offset, std::array<bool, 3> output_mask) {
+                                                             int64_t offset, const OptionalTensor& drawn_seed,
+                                                             std::array<bool, 3> output_mask) {
   auto gradients = empty_gradients(x, output_mask);
   const auto rows_of = [](const OptionalTensor& tensor) { return has(tensor) ? OptionalTensor(rows_contiguous(*tensor)) : std::nullopt; };
   const OptionalTensor features = rows_of(grad_out), slots = rows_of(grad_pooled);
@@ -158,7 +162,7 @@ std::tuple<Tensor, Tensor, Tensor> encoder_epilogue_backward(const OptionalTenso
   args.bias = view("bias", bias);
   args.training = training;
   args.dropout_p = dropout_p;
-  args.philox = {static_cast<uint64_t>(seed), static_cast<uint64_t>(offset)};
+  args.philox = philox_of(seed, offset, drawn_seed);
   args.save_mean = view("save_mean", save_mean);
   args.save_rstd = view("save_rstd", save_rstd);
   args.grad_out = view("grad_out", features);
@@ -177,8 +181,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> call_forward(const Tensor& input, con
                                                         const OptionalTensor& bias, const OptionalTensor& pooled, const EpilogueSettings& s) {
   static const auto op = find_operator<ForwardSignature>("molfuse::_encoder_epilogue_forward");
   at::AutoDispatchBelowADInplaceOrView guard;
-  auto results = op.call(input, residual, weight, bias, s.running_mean, s.running_var, s.training, s.momentum, s.eps, s.dropout_p, s.seed,
-                         s.offset, pooled, s.column_offset, s.graph_ptr);
+  auto results = op.call(input, residual, weight, bias, s.running_mean, s.running_var, s.training, s.momentum, s.eps, s.dropout_p,
+                         s.random.seed, s.random.offset, s.random.drawn_seed, pooled, s.column_offset, s.graph_ptr);
   if (s.training) {
     for (const OptionalTensor& running : {s.running_mean, s.running_var}) {
       if (has(running) && !running->is_inference()) torch::autograd::impl::bump_version(*running);
@@ -194,14 +198,14 @@ variable_list EncoderEpilogueFunction::forward(AutogradContext* ctx, const Tenso
                                                const EpilogueSettings& s) {
   auto [out, sum, save_mean, save_rstd] = call_forward(input, residual, weight, bias, pooled, s);
   ctx->save_for_backward({sum.defined() ? sum : input, value_or_undefined(weight), value_or_undefined(bias), save_mean, save_rstd,
-                          value_or_undefined(s.graph_ptr)});
+                          value_or_undefined(s.graph_ptr), value_or_undefined(s.random.drawn_seed)});
   ctx->set_materialize_grads(false);
   auto& saved = ctx->saved_data;
   saved["residual"] = has(residual);
   saved["training"] = s.training;
   saved["dropout_p"] = s.dropout_p;
-  saved["seed"] = s.seed;
-  saved["offset"] = s.offset;
+  saved["seed"] = s.random.seed;
+  saved["offset"] = s.random.offset;
   if (!has(pooled)) return {out};
   const int64_t width = input.sym_size(1).guard_int(__FILE__, __LINE__);
   SlotHistory::of(*pooled, s.column_offset, s.column_offset + width).save(ctx);
@@ -232,7 +236,7 @@ variable_list EncoderEpilogueFunction::backward(AutogradContext* ctx, const vari
       std::tie(grad_x, grad_weight, grad_bias) =
           op.call(optional_of(grads[0]), optional_of(grad_pooled), grads.size() > 1 ? history.begin() : 0, optional_of(saved[5]), x,
                   optional_of(weight), optional_of(bias), saved[3], saved[4], data["training"].toBool(), data["dropout_p"].toDouble(),
-                  data["seed"].toInt(), data["offset"].toInt(), wanted);
+                  data["seed"].toSymInt(), data["offset"].toSymInt(), optional_of(saved[6]), wanted);
       // Sums are in the statistics' type.
       if (grad_weight.defined()) grad_weight = grad_weight.to(weight.scalar_type());
       if (grad_bias.defined()) grad_bias = grad_bias.to(bias.scalar_type());
@@ -280,20 +284,22 @@ variable_list run(const char* name, const Tensor& input, const OptionalTensor& r
 
 Tensor encoder_epilogue(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight, const OptionalTensor& bias,
                         OptionalTensor running_mean, OptionalTensor running_var, bool training, double momentum, double eps,
-                        double dropout_p, std::optional<int64_t> seed, int64_t offset) {
+                        double dropout_p, std::optional<c10::SymInt> seed, c10::SymInt offset) {
+  check_defined("input", input);
   const EpilogueSettings settings{std::move(running_mean), std::move(running_var), std::nullopt, training, momentum, eps, dropout_p,
-                                  seed_or_draw(seed, dropout_p > 0), offset, 0};
+                                  randomness_of(input, seed, offset, dropout_p > 0), 0};
   return run("encoder_epilogue", input, residual, weight, bias, std::nullopt, settings)[0];
 }
 
 std::tuple<Tensor, Tensor> encoder_epilogue_into(Tensor pooled, int64_t column_offset, const Tensor& graph_ptr, const Tensor& input,
                                                  const OptionalTensor& residual, const OptionalTensor& weight, const OptionalTensor& bias,
                                                  OptionalTensor running_mean, OptionalTensor running_var, bool training, double momentum,
-                                                 double eps, double dropout_p, std::optional<int64_t> seed, int64_t offset) {
+                                                 double eps, double dropout_p, std::optional<c10::SymInt> seed, c10::SymInt offset) {
+  check_defined("input", input);
   check_defined("pooled", pooled);
   check_defined("graph_ptr", graph_ptr);
   const EpilogueSettings settings{std::move(running_mean), std::move(running_var), graph_ptr, training, momentum, eps, dropout_p,
-                                  seed_or_draw(seed, dropout_p > 0), offset, column_offset};
+                                  randomness_of(input, seed, offset, dropout_p > 0), column_offset};
   const variable_list results = run("encoder_epilogue_into", input, residual, weight, bias, pooled, settings);
   return {results[0], results[1]};
 }
@@ -308,7 +314,7 @@ OptionalTensor cast(const OptionalTensor& tensor, at::ScalarType type) {
 template <at::DeviceType device>
 Tensor encoder_epilogue_autocast(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight, const OptionalTensor& bias,
                                  OptionalTensor running_mean, OptionalTensor running_var, bool training, double momentum, double eps,
-                                 double dropout_p, std::optional<int64_t> seed, int64_t offset) {
+                                 double dropout_p, std::optional<c10::SymInt> seed, c10::SymInt offset) {
   const WithoutAutocast guard(device);
   const auto type = has(residual) ? at::promote_types(input.scalar_type(), residual->scalar_type()) : input.scalar_type();
   static const auto op = find_operator<EpilogueSignature>("molfuse::encoder_epilogue");
@@ -320,7 +326,7 @@ std::tuple<Tensor, Tensor> encoder_epilogue_into_autocast(Tensor pooled, int64_t
                                                           const OptionalTensor& residual, const OptionalTensor& weight,
                                                           const OptionalTensor& bias, OptionalTensor running_mean, OptionalTensor running_var,
                                                           bool training, double momentum, double eps, double dropout_p,
-                                                          std::optional<int64_t> seed, int64_t offset) {
+                                                          std::optional<c10::SymInt> seed, c10::SymInt offset) {
   const WithoutAutocast guard(device);
   const auto type = pooled.scalar_type();
   static const auto op = find_operator<EpilogueIntoSignature>("molfuse::encoder_epilogue_into");
@@ -331,21 +337,22 @@ std::tuple<Tensor, Tensor> encoder_epilogue_into_autocast(Tensor pooled, int64_t
 TORCH_LIBRARY_FRAGMENT(molfuse, m) {
   m.def(
       "encoder_epilogue(Tensor input, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
-      "bool training, float momentum=0.1, float eps=1e-05, float dropout_p=0.0, int? seed=None, int offset=0) -> Tensor",
+      "bool training, float momentum=0.1, float eps=1e-05, float dropout_p=0.0, SymInt? seed=None, SymInt offset=0) -> Tensor",
       TORCH_FN(encoder_epilogue));
   m.def(
       "encoder_epilogue_into(Tensor(c!) pooled, int column_offset, Tensor graph_ptr, Tensor input, Tensor? residual, Tensor? weight, "
       "Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var, bool training, float momentum=0.1, float eps=1e-05, "
-      "float dropout_p=0.0, int? seed=None, int offset=0) -> (Tensor, Tensor(c!))",
+      "float dropout_p=0.0, SymInt? seed=None, SymInt offset=0) -> (Tensor, Tensor(c!))",
       TORCH_FN(encoder_epilogue_into));
   m.def(
       "_encoder_epilogue_forward(Tensor input, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, "
-      "Tensor(b!)? running_var, bool training, float momentum, float eps, float dropout_p, int seed, int offset, Tensor(c!)? pooled, "
-      "int column_offset, Tensor? graph_ptr) -> (Tensor out, Tensor sum, Tensor save_mean, Tensor save_rstd)");
+      "Tensor(b!)? running_var, bool training, float momentum, float eps, float dropout_p, SymInt seed, SymInt offset, "
+      "Tensor? drawn_seed, Tensor(c!)? pooled, int column_offset, Tensor? graph_ptr) -> (Tensor out, Tensor sum, Tensor save_mean, "
+      "Tensor save_rstd)");
   m.def(
       "_encoder_epilogue_backward(Tensor? grad_out, Tensor? grad_pooled, int column_offset, Tensor? graph_ptr, Tensor x, Tensor? weight, "
-      "Tensor? bias, Tensor save_mean, Tensor save_rstd, bool training, float dropout_p, int seed, int offset, bool[3] output_mask) -> "
-      "(Tensor grad_x, Tensor grad_weight, Tensor grad_bias)");
+      "Tensor? bias, Tensor save_mean, Tensor save_rstd, bool training, float dropout_p, SymInt seed, SymInt offset, "
+      "Tensor? drawn_seed, bool[3] output_mask) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)");
 }
 
 void register_kernels(torch::Library& m) {

@@ -20,14 +20,15 @@ struct Graph {
 
 using GraphForwardSignature = std::tuple<Tensor, Tensor>(const Tensor& query, const Tensor& key, const Tensor& value,
                                                          const Tensor& row_ptr, const Tensor& source,
-                                                         std::optional<double> scale, double dropout_p, int64_t seed,
-                                                         int64_t offset);
+                                                         std::optional<double> scale, double dropout_p, c10::SymInt seed,
+                                                         c10::SymInt offset, const OptionalTensor& drawn_seed);
 using GraphGradients = std::tuple<Tensor, Tensor, Tensor>;
 using GraphBackwardSignature = GraphGradients(const Tensor& grad_out, const Tensor& query, const Tensor& key,
                                               const Tensor& value, const Tensor& row_ptr, const Tensor& source,
                                               const Tensor& row_ptr_t, const Tensor& target, const Tensor& edge_id,
                                               const Tensor& out, const Tensor& lse, std::optional<double> scale,
-                                              double dropout_p, int64_t seed, int64_t offset, std::array<bool, 3> output_mask);
+                                              double dropout_p, c10::SymInt seed, c10::SymInt offset, const OptionalTensor& drawn_seed,
+                                              std::array<bool, 3> output_mask);
 
 void check_inputs(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& row_ptr, const Tensor& source,
                   double dropout_p) {
@@ -63,7 +64,7 @@ void check_transpose(const Graph& graph) {
 
 molfuse_graph_attention_args graph_args(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& row_ptr,
                                         const Tensor& source, std::optional<double> scale, double dropout_p, int64_t seed,
-                                        int64_t offset) {
+                                        int64_t offset, const OptionalTensor& drawn_seed) {
   molfuse_graph_attention_args args{};
   args.struct_size = sizeof(args);
   args.query = view("query", query);
@@ -74,7 +75,7 @@ molfuse_graph_attention_args graph_args(const Tensor& query, const Tensor& key, 
   args.has_scale = scale.has_value() ? 1 : 0;
   args.scale = scale.value_or(0.0);
   args.dropout_p = dropout_p;
-  args.philox = {static_cast<uint64_t>(seed), static_cast<uint64_t>(offset)};
+  args.philox = philox_of(seed, offset, drawn_seed);
   return args;
 }
 
@@ -85,20 +86,21 @@ Tensor empty_lse(const Tensor& query) {
 
 std::tuple<Tensor, Tensor> graph_attention_forward_meta(const Tensor& query, const Tensor& key, const Tensor& value,
                                                         const Tensor& row_ptr, const Tensor& source, std::optional<double>,
-                                                        double dropout_p, int64_t, int64_t) {
+                                                        double dropout_p, c10::SymInt, c10::SymInt, const OptionalTensor&) {
   check_inputs(query, key, value, row_ptr, source, dropout_p);
   return {at::empty_like(rows_contiguous(query)), empty_lse(query)};
 }
 
 std::tuple<Tensor, Tensor> graph_attention_forward(const Tensor& query, const Tensor& key, const Tensor& value,
                                                    const Tensor& row_ptr, const Tensor& source, std::optional<double> scale,
-                                                   double dropout_p, int64_t seed, int64_t offset) {
+                                                   double dropout_p, int64_t seed, int64_t offset,
+                                                   const OptionalTensor& drawn_seed) {
   check_inputs(query, key, value, row_ptr, source, dropout_p);
   const Tensor q = rows_contiguous(query), k = rows_contiguous(key), v = rows_contiguous(value);
   Tensor out = at::empty_like(q);
   Tensor lse = empty_lse(q);
   if (out.numel() == 0) return {out, lse};
-  molfuse_graph_attention_args args = graph_args(q, k, v, row_ptr, source, scale, dropout_p, seed, offset);
+  molfuse_graph_attention_args args = graph_args(q, k, v, row_ptr, source, scale, dropout_p, seed, offset, drawn_seed);
   args.out = view("out", out);
   args.lse = view("lse", lse);
   const Execution execution(q);
@@ -108,8 +110,8 @@ std::tuple<Tensor, Tensor> graph_attention_forward(const Tensor& query, const Te
 
 GraphGradients graph_attention_backward_meta(const Tensor&, const Tensor& query, const Tensor& key, const Tensor& value,
                                              const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                             const Tensor&, const Tensor&, std::optional<double>, double, int64_t, int64_t,
-                                             std::array<bool, 3> output_mask) {
+                                             const Tensor&, const Tensor&, std::optional<double>, double, c10::SymInt, c10::SymInt,
+                                             const OptionalTensor&, std::array<bool, 3> output_mask) {
   const auto like = [](const Tensor& input) { return at::empty_like(rows_contiguous(input)); };
   return {output_mask[0] ? like(query) : Tensor(), output_mask[1] ? like(key) : Tensor(),
           output_mask[2] ? like(value) : Tensor()};
@@ -119,7 +121,7 @@ GraphGradients graph_attention_backward(const Tensor& grad_out, const Tensor& qu
                                         const Tensor& row_ptr, const Tensor& source, const Tensor& row_ptr_t,
                                         const Tensor& target, const Tensor& edge_id, const Tensor& out, const Tensor& lse,
                                         std::optional<double> scale, double dropout_p, int64_t seed, int64_t offset,
-                                        std::array<bool, 3> output_mask) {
+                                        const OptionalTensor& drawn_seed, std::array<bool, 3> output_mask) {
   check_inputs(query, key, value, row_ptr, source, dropout_p);
   check_transpose({row_ptr, source, row_ptr_t, target, edge_id});
   check_same_sizes("grad_out", grad_out, "query", query);
@@ -133,7 +135,7 @@ GraphGradients graph_attention_backward(const Tensor& grad_out, const Tensor& qu
   Tensor grad_key = output_mask[1] ? at::empty_like(k) : Tensor();
   Tensor grad_value = output_mask[2] ? at::empty_like(v) : Tensor();
   if (q.numel() == 0) return {grad_query, grad_key, grad_value};
-  molfuse_graph_attention_args args = graph_args(q, k, v, row_ptr, source, scale, dropout_p, seed, offset);
+  molfuse_graph_attention_args args = graph_args(q, k, v, row_ptr, source, scale, dropout_p, seed, offset, drawn_seed);
   args.graph.row_ptr_t = view("row_ptr_t", row_ptr_t);
   args.graph.target = view("target", target);
   args.graph.edge_id = view("edge_id", edge_id);
@@ -152,14 +154,14 @@ struct GraphCall {
   Graph graph;
   std::optional<double> scale;
   double dropout_p;
-  int64_t seed;
-  int64_t offset;
+  Randomness random;
 };
 
 std::tuple<Tensor, Tensor> call_forward(const Tensor& query, const Tensor& key, const Tensor& value, const GraphCall& call) {
   static const auto op = find_operator<GraphForwardSignature>("molfuse::_graph_attention_forward");
   at::AutoDispatchBelowADInplaceOrView guard;
-  return op.call(query, key, value, call.graph.row_ptr, call.graph.source, call.scale, call.dropout_p, call.seed, call.offset);
+  return op.call(query, key, value, call.graph.row_ptr, call.graph.source, call.scale, call.dropout_p, call.random.seed,
+                 call.random.offset, call.random.drawn_seed);
 }
 
 class GraphAttentionFunction : public torch::autograd::Function<GraphAttentionFunction> {
@@ -168,13 +170,13 @@ class GraphAttentionFunction : public torch::autograd::Function<GraphAttentionFu
                         const GraphCall& call) {
     auto [out, lse] = call_forward(query, key, value, call);
     ctx->save_for_backward({query, key, value, call.graph.row_ptr, call.graph.source, call.graph.row_ptr_t,
-                            call.graph.target, call.graph.edge_id, out, lse});
+                            call.graph.target, call.graph.edge_id, out, lse, value_or_undefined(call.random.drawn_seed)});
     ctx->set_materialize_grads(false);
     auto& saved = ctx->saved_data;
     saved["scale"] = call.scale;
     saved["dropout_p"] = call.dropout_p;
-    saved["seed"] = call.seed;
-    saved["offset"] = call.offset;
+    saved["seed"] = call.random.seed;
+    saved["offset"] = call.random.offset;
     return out;
   }
 
@@ -188,8 +190,8 @@ class GraphAttentionFunction : public torch::autograd::Function<GraphAttentionFu
       at::AutoDispatchBelowADInplaceOrView guard;
       std::tie(gradients[0], gradients[1], gradients[2]) = op.call(
           grads[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6], saved[7], saved[8], saved[9],
-          data["scale"].toOptional<double>(), data["dropout_p"].toDouble(), data["seed"].toInt(), data["offset"].toInt(),
-          {ctx->needs_input_grad(0), ctx->needs_input_grad(1), ctx->needs_input_grad(2)});
+          data["scale"].toOptional<double>(), data["dropout_p"].toDouble(), data["seed"].toSymInt(), data["offset"].toSymInt(),
+          optional_of(saved[10]), {ctx->needs_input_grad(0), ctx->needs_input_grad(1), ctx->needs_input_grad(2)});
     }
     refuse_double_backward("graph_attention", {grads[0], saved[0], saved[1], saved[2]}, gradients);
     return gradients;
@@ -198,9 +200,10 @@ class GraphAttentionFunction : public torch::autograd::Function<GraphAttentionFu
 
 Tensor graph_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& row_ptr, const Tensor& source,
                        const Tensor& row_ptr_t, const Tensor& target, const Tensor& edge_id, std::optional<double> scale,
-                       double dropout_p, std::optional<int64_t> seed, int64_t offset) {
+                       double dropout_p, std::optional<c10::SymInt> seed, c10::SymInt offset) {
   check_inputs(query, key, value, row_ptr, source, dropout_p);
-  const GraphCall call{{row_ptr, source, row_ptr_t, target, edge_id}, scale, dropout_p, seed_or_draw(seed, dropout_p > 0), offset};
+  const GraphCall call{{row_ptr, source, row_ptr_t, target, edge_id}, scale, dropout_p,
+                       randomness_of(query, seed, offset, dropout_p > 0)};
   check_transpose(call.graph);
   refuse_forward_mode("graph_attention", query, key, value);
   if (c10::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad() || value.requires_grad())) {
@@ -213,7 +216,8 @@ using GraphAttentionSignature = decltype(graph_attention);
 
 Tensor graph_attention_autocast(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& row_ptr,
                                 const Tensor& source, const Tensor& row_ptr_t, const Tensor& target, const Tensor& edge_id,
-                                std::optional<double> scale, double dropout_p, std::optional<int64_t> seed, int64_t offset) {
+                                std::optional<double> scale, double dropout_p, std::optional<c10::SymInt> seed,
+                                c10::SymInt offset) {
   const auto device = autocast_device(query);
   const WithoutAutocast guard(device);
   static const auto op = find_operator<GraphAttentionSignature>("molfuse::graph_attention");
@@ -296,7 +300,7 @@ std::tuple<Tensor, Tensor, Tensor> graph_transpose(const Tensor& row_ptr, const 
 TORCH_LIBRARY_FRAGMENT(molfuse, m) {
   m.def(
       "graph_attention(Tensor query, Tensor key, Tensor value, Tensor row_ptr, Tensor source, Tensor row_ptr_t, Tensor target, "
-      "Tensor edge_id, *, float? scale=None, float dropout_p=0.0, int? seed=None, int offset=0) -> Tensor",
+      "Tensor edge_id, *, float? scale=None, float dropout_p=0.0, SymInt? seed=None, SymInt offset=0) -> Tensor",
       TORCH_FN(graph_attention));
   m.def(
       "graph_from_edges(Tensor edge_source, Tensor edge_target, SymInt num_nodes) -> (Tensor row_ptr, Tensor source, "
@@ -304,11 +308,11 @@ TORCH_LIBRARY_FRAGMENT(molfuse, m) {
   m.def("graph_transpose(Tensor row_ptr, Tensor source) -> (Tensor row_ptr_t, Tensor target, Tensor edge_id)");
   m.def(
       "_graph_attention_forward(Tensor query, Tensor key, Tensor value, Tensor row_ptr, Tensor source, float? scale, "
-      "float dropout_p, int seed, int offset) -> (Tensor out, Tensor lse)");
+      "float dropout_p, SymInt seed, SymInt offset, Tensor? drawn_seed) -> (Tensor out, Tensor lse)");
   m.def(
       "_graph_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor row_ptr, Tensor source, "
-      "Tensor row_ptr_t, Tensor target, Tensor edge_id, Tensor out, Tensor lse, float? scale, float dropout_p, int seed, "
-      "int offset, bool[3] output_mask) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)");
+      "Tensor row_ptr_t, Tensor target, Tensor edge_id, Tensor out, Tensor lse, float? scale, float dropout_p, SymInt seed, "
+      "SymInt offset, Tensor? drawn_seed, bool[3] output_mask) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)");
 }
 
 void register_kernels(torch::Library& m) {

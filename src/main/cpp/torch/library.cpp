@@ -11,6 +11,9 @@
 namespace molfuse::torch_api {
 namespace {
 
+/// For loaders, which read it in the file: that of another libtorch may not even link.
+[[gnu::used]] constexpr char kBuiltFor[] = "molfuse_torch for libtorch " TORCH_VERSION;
+
 std::string quoted(const char* text) {
   std::string result = "\"";
   for (const char* c = text; *c != '\0'; ++c) {

@@ -22,6 +22,7 @@
 
 #pragma GCC visibility push(default)
 
+/// The operators of torch.ops.molfuse as plain functions, and what else libmolfuse_torch gives.
 namespace molfuse::torch_api {
 
 // ---- the library -----------------------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ at::Tensor encoder_epilogue(const at::Tensor& input, const std::optional<at::Ten
                             const std::optional<at::Tensor>& running_var, bool training, double momentum, double eps, double dropout_p,
                             std::optional<int64_t> seed, int64_t offset);
 
-/// The same, and latent_concat_into of the result in the same passes: its mean over each graph goes to columns column_offset ..
+/// The same, and latent_concat_into of the result in the same passes: its mean over each graph goes to columns column_offset up to
 /// column_offset+C-1 of pooled T [B,W], which are not rounded in between. Returns {T [V,C], pooled}.
 std::vector<at::Tensor> encoder_epilogue_into(at::Tensor pooled, int64_t column_offset, const at::Tensor& graph_ptr, const at::Tensor& input,
                                               const std::optional<at::Tensor>& residual, const std::optional<at::Tensor>& weight,

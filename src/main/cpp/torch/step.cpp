@@ -47,7 +47,7 @@ std::vector<Group> group_gradients(at::TensorList grads) {
 
 void check_scalar(const char* name, const Tensor& tensor, at::ScalarType type) {
   check_defined(name, tensor);
-  MOLFUSE_CHECK(tensor.numel() == 1, name, ": expected one element, got shape ", tensor.sizes());
+  MOLFUSE_CHECK(tensor.sym_numel() == 1, name, ": expected one element, got shape ", tensor.sym_sizes());
   MOLFUSE_CHECK(tensor.scalar_type() == type, name, ": expected element type ", type, ", got ", tensor.scalar_type());
 }
 
@@ -91,15 +91,15 @@ struct AdamwLists {
 
 void check_like_param(const char* name, size_t i, const Tensor& tensor, const Tensor& param) {
   MOLFUSE_CHECK(tensor.defined(), name, "[", i, "]: expected a tensor, got an undefined one");
-  MOLFUSE_CHECK(tensor.sizes() == param.sizes(), name, "[", i, "]: expected the shape of params[", i, "], ", param.sizes(),
-                ", got ", tensor.sizes());
+  MOLFUSE_CHECK(tensor.sym_sizes() == param.sym_sizes(), name, "[", i, "]: expected the shape of params[", i, "], ", param.sym_sizes(),
+                ", got ", tensor.sym_sizes());
   MOLFUSE_CHECK(tensor.scalar_type() == param.scalar_type(), name, "[", i, "]: expected the element type of params[", i, "], ",
                 param.scalar_type(), ", got ", tensor.scalar_type());
   MOLFUSE_CHECK(tensor.device() == param.device(), name, "[", i, "]: expected device ", param.device(), ", got ",
                 tensor.device());
   // The kernels walk all five arrays of a parameter with one index.
-  MOLFUSE_CHECK(tensor.strides() == param.strides() && param.is_non_overlapping_and_dense(), name, "[", i,
-                "]: expected the dense strides of params[", i, "], ", param.strides(), ", got ", tensor.strides());
+  MOLFUSE_CHECK(tensor.sym_strides() == param.sym_strides() && param.is_non_overlapping_and_dense(), name, "[", i,
+                "]: expected the dense strides of params[", i, "], ", param.sym_strides(), ", got ", tensor.sym_strides());
 }
 
 void check_adamw(const AdamwLists& lists, const std::vector<Group>& groups, bool amsgrad) {
@@ -121,7 +121,7 @@ void check_adamw(const AdamwLists& lists, const std::vector<Group>& groups, bool
       check_like_param("exp_avg_sqs", i, lists.exp_avg_sqs[i], param);
       if (amsgrad) check_like_param("max_exp_avg_sqs", i, lists.max_exp_avg_sqs[i], param);
       const Tensor& step = lists.state_steps[i];
-      MOLFUSE_CHECK(step.defined() && step.scalar_type() == at::kFloat && step.numel() == 1 && step.device() == param.device(),
+      MOLFUSE_CHECK(step.defined() && step.scalar_type() == at::kFloat && step.sym_numel() == 1 && step.device() == param.device(),
                     "state_steps[", i, "]: expected one f32 element on ", param.device());
     }
   }

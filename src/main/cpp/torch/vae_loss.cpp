@@ -111,7 +111,7 @@ void vae_loss_scale_in_place_meta(Tensor, const Tensor&, const Tensor&, int64_t,
 }  // namespace
 
 Tensor scaled_gradient(const Tensor& gradient, const Tensor& stats, const Tensor& grad_stats, int64_t reduction, at::ScalarType input_type) {
-  if (stats.is_cpu()) {
+  if (stats.is_cpu() && !is_traced(stats)) {
     // The usual case, total.backward(): nothing to multiply. By a number, libtorch multiplies f16 and bf16 in f32.
     const double value = stats.scalar_type() == at::kDouble ? factor_value<double>(stats, grad_stats, reduction, input_type)
                                                             : factor_value<float>(stats, grad_stats, reduction, input_type);
@@ -119,8 +119,9 @@ Tensor scaled_gradient(const Tensor& gradient, const Tensor& stats, const Tensor
     if (value != 1.0) return gradient * value;
     return torch::autograd::get_current_graph_task_keep_graph() ? gradient.clone() : gradient;
   }
-  // On a device the value is not known here. In place, there is nothing to do where it is 1.
-  if (torch::autograd::get_current_graph_task_keep_graph()) {
+  // On a device, and in a traced graph, the value is not known here. In place, there is nothing to do where it is 1. A traced graph is left
+  // without that: what it keeps for backward is not ours to change.
+  if (is_traced(stats) || torch::autograd::get_current_graph_task_keep_graph()) {
     static const auto op = find_operator<ScaleSignature>("molfuse::_vae_loss_scale");
     return op.call(gradient, stats, grad_stats, reduction, input_type);
   }
@@ -136,7 +137,7 @@ Tensor gather_grad_stats(const Tensor& stats, const variable_list& grads) {
   bool any = false;
   for (int i = 0; i < count; ++i) any = any || grads[i].defined();
   if (!any) return Tensor();
-  if (stats.is_cpu()) {
+  if (stats.is_cpu() && !is_traced(stats)) {
     Tensor result = at::zeros({MOLFUSE_VAE_STATS}, stats.options());
     for (int i = 0; i < count; ++i) {
       if (!grads[i].defined()) continue;
@@ -356,8 +357,10 @@ class VaeLossFunction : public torch::autograd::Function<VaeLossFunction> {
 };
 
 variable_list vae_loss_any(const Tensor& logits, const Tensor& targets, const OptionalTensor& mean,
-                           const OptionalTensor& log_var, const LossCall& call) {
+                           const OptionalTensor& log_var, LossCall call) {
   check_vae_loss(logits, targets, mean, log_var, call.class_second);
+  // The memory of a traced graph is planned by its compiler; there, logits may be an input that looks like a leaf.
+  call.inplace_backward = call.inplace_backward && !is_traced(logits);
   refuse_forward_mode("vae_loss", logits, mean, log_var);
   if (c10::GradMode::is_enabled() && takes_gradient(logits, mean, log_var)) {
     if (call.inplace_backward && logits.requires_grad()) {

@@ -34,7 +34,7 @@ extern "C" {
  * cu_seqlens[b+1]; N and M are then each sequence's own lengths.
  */
 typedef struct molfuse_attention_args {
-  size_t struct_size;
+  size_t struct_size; /**< sizeof of the struct, set by the caller */
   molfuse_tensor query;         /**< T [B,H,N,D] | [Tq,H,D]; D a multiple of 8 in 8..256 */
   molfuse_tensor key;           /**< T [B,H,M,D] | [Tk,H,D] */
   molfuse_tensor value;         /**< T [B,H,M,D] | [Tk,H,D] */
@@ -44,10 +44,10 @@ typedef struct molfuse_attention_args {
   molfuse_tensor cu_seqlens_q;  /**< int32 [B+1], ascending from 0 to Tq: selects the packed form */
   molfuse_tensor cu_seqlens_k;  /**< int32 [B+1], ascending from 0 to Tk; required in the packed form */
   int64_t max_seqlen_q;         /**< packed form: at least the longest sequence's length */
-  int64_t max_seqlen_k;
+  int64_t max_seqlen_k;         /**< the same of key and value */
   int32_t causal;               /**< non-zero: j <= i + M - N */
   int32_t has_scale;            /**< 0: scale = 1/sqrt(D) */
-  double scale;
+  double scale;                 /**< used if has_scale */
   double dropout_p;             /**< in [0,1) */
   molfuse_philox philox;        /**< used if dropout_p > 0 */
   molfuse_tensor out;           /**< T [B,H,N,D] | [Tq,H,D]; written by forward, read by backward */
@@ -73,7 +73,7 @@ MOLFUSE_API molfuse_status molfuse_attention_backward(const molfuse_attention_ar
  * lengths[b] + 1 positions, else lengths[b]. lengths itself is not changed.
  */
 typedef struct molfuse_attention_decode_args {
-  size_t struct_size;
+  size_t struct_size; /**< sizeof of the struct, set by the caller */
   molfuse_tensor query;         /**< T [B,H,D] */
   molfuse_tensor key_cache;     /**< T [B,H,capacity,D] (any strides) */
   molfuse_tensor value_cache;   /**< T [B,H,capacity,D] */
@@ -81,11 +81,12 @@ typedef struct molfuse_attention_decode_args {
   molfuse_tensor value_new;     /**< T [B,H,D], with key_new */
   molfuse_tensor lengths;       /**< int32 or int64 [B]: positions valid before this call */
   molfuse_tensor relative_bias; /**< optional, T or S [H,2R+1]; the query stands at the last visible position */
-  int32_t has_scale;
-  double scale;
+  int32_t has_scale;            /**< 0: scale = 1/sqrt(D) */
+  double scale;                 /**< used if has_scale */
   molfuse_tensor out;           /**< T [B,H,D] */
 } molfuse_attention_decode_args;
 
+/** Writes out and, with key_new, the new rows of the caches; these must not overlap each other or an input then. */
 MOLFUSE_API molfuse_status molfuse_attention_decode(const molfuse_attention_decode_args* args,
                                                     const molfuse_execution* execution);
 

@@ -34,7 +34,7 @@ extern "C" {
  * side in memory (stride 1); rows may be apart. Vectors over the columns may have any stride.
  */
 typedef struct molfuse_encoder_epilogue_args {
-  size_t struct_size;
+  size_t struct_size; /**< sizeof of the struct, set by the caller */
   molfuse_tensor input;        /**< T [V,C]; backward: x, which is sum if there was a residual */
   molfuse_tensor residual;     /**< optional, T [V,C]; not used by backward */
   molfuse_tensor sum;          /**< T [V,C], written by forward: x. Required with residual, and may be the memory of either; else unused */
@@ -52,7 +52,7 @@ typedef struct molfuse_encoder_epilogue_args {
   molfuse_tensor out;          /**< T [V,C] */
   molfuse_tensor graph_ptr;    /**< int32 or int64 [B+1], ascending from 0 to V; absent: nothing is pooled */
   molfuse_tensor pooled;       /**< T [B,W], with graph_ptr: columns column_offset .. column_offset + C - 1 are written, no other */
-  int64_t column_offset;
+  int64_t column_offset;       /**< first column of the slot in pooled and grad_pooled */
   /* backward */
   molfuse_tensor grad_out;     /**< optional, T [V,C] */
   molfuse_tensor grad_pooled;  /**< optional, T [B,W], with graph_ptr. Of it and grad_out at least one */

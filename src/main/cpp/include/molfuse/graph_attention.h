@@ -39,26 +39,29 @@ typedef struct molfuse_graph {
 
 /** T: f16, bf16, f32 or f64, one for all of query .. grad_value. S: f64 if T is f64, else f32. */
 typedef struct molfuse_graph_attention_args {
-  size_t struct_size;
+  size_t struct_size; /**< sizeof of the struct, set by the caller */
   molfuse_tensor query;   /**< T [V,H,C] */
   molfuse_tensor key;     /**< T [V,H,C] */
   molfuse_tensor value;   /**< T [V,H,C] */
-  molfuse_graph graph;
+  molfuse_graph graph;    /**< by target; backward with grad_key or grad_value also its transpose */
   int32_t has_scale;      /**< 0: 1/sqrt(C) */
-  double scale;
+  double scale;           /**< used if has_scale */
   double dropout_p;       /**< in [0,1) */
-  molfuse_philox philox;
+  molfuse_philox philox;  /**< used if dropout_p > 0 */
   molfuse_tensor out;     /**< T [V,H,C]; not read by backward, need not be kept for it */
   molfuse_tensor lse;     /**< S [V,H]; optional in forward, required in backward */
   /* backward only */
   molfuse_tensor grad_out;   /**< T [V,H,C] */
   molfuse_tensor grad_query; /**< T [V,H,C], each of the three optional */
-  molfuse_tensor grad_key;
-  molfuse_tensor grad_value;
+  molfuse_tensor grad_key;   /**< T [V,H,C] */
+  molfuse_tensor grad_value; /**< T [V,H,C] */
 } molfuse_graph_attention_args;
 
+/** Writes out and, if given, lse. */
 MOLFUSE_API molfuse_status molfuse_graph_attention_forward(const molfuse_graph_attention_args* args,
                                                            const molfuse_execution* execution);
+
+/** Writes the gradients asked for; needs lse of forward and the same dropout arguments. */
 MOLFUSE_API molfuse_status molfuse_graph_attention_backward(const molfuse_graph_attention_args* args,
                                                             const molfuse_execution* execution);
 

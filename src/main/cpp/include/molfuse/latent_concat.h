@@ -18,8 +18,8 @@ extern "C" {
 
 /** T: f16, bf16, f32 or f64, one for all. Widths C_l may differ; out's width is their sum. */
 typedef struct molfuse_latent_concat_args {
-  size_t struct_size;
-  int64_t num_layers;
+  size_t struct_size; /**< sizeof of the struct, set by the caller */
+  int64_t num_layers;            /**< at least 1 */
   const molfuse_tensor* layers;  /**< num_layers x T [V,C_l]; pooled form: T [B,C_l] */
   molfuse_tensor graph_ptr;      /**< int32 or int64 [B+1], ascending from 0 to V; absent: the layers are pooled already */
   molfuse_tensor out;            /**< T [B, sum of C_l] */
@@ -35,6 +35,8 @@ typedef struct molfuse_latent_concat_args {
  */
 MOLFUSE_API molfuse_status molfuse_latent_concat_forward(const molfuse_latent_concat_args* args,
                                                          const molfuse_execution* execution);
+
+/** Writes the gradient of every layer asked for: each node of a graph gets grad_out of its graph over the graph's number of nodes. */
 MOLFUSE_API molfuse_status molfuse_latent_concat_backward(const molfuse_latent_concat_args* args,
                                                           const molfuse_execution* execution);
 

@@ -21,19 +21,22 @@ extern "C" {
 
 /** All of one type: f16, bf16, f32 or f64. */
 typedef struct molfuse_reparameterize_args {
-  size_t struct_size;
+  size_t struct_size; /**< sizeof of the struct, set by the caller */
   molfuse_tensor mean;     /**< [B,L] */
   molfuse_tensor log_var;  /**< [B,L] */
-  molfuse_philox philox;
+  molfuse_philox philox;   /**< what eps is made from */
   molfuse_tensor z;        /**< [B,L], forward output */
   /* backward */
-  molfuse_tensor grad_z;
-  molfuse_tensor grad_mean;    /**< each optional */
-  molfuse_tensor grad_log_var;
+  molfuse_tensor grad_z;       /**< [B,L] */
+  molfuse_tensor grad_mean;    /**< [B,L]; this and the next optional */
+  molfuse_tensor grad_log_var; /**< [B,L] */
 } molfuse_reparameterize_args;
 
+/** Writes z. */
 MOLFUSE_API molfuse_status molfuse_reparameterize_forward(const molfuse_reparameterize_args* args,
                                                           const molfuse_execution* execution);
+
+/** Writes the gradients asked for, with the eps of forward's philox. mean's values do not matter to it. */
 MOLFUSE_API molfuse_status molfuse_reparameterize_backward(const molfuse_reparameterize_args* args,
                                                            const molfuse_execution* execution);
 

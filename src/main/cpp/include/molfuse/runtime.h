@@ -31,6 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/** Of functions that the library exports. */
 #if defined(_WIN32)
 #define MOLFUSE_API
 #else
@@ -41,49 +42,56 @@
 extern "C" {
 #endif
 
+/** What functions return. */
 typedef enum molfuse_status {
-  MOLFUSE_OK = 0,
+  MOLFUSE_OK = 0,               /**< done, or on a device enqueued */
   MOLFUSE_INVALID_ARGUMENT = 1, /**< wrong shape, stride, element type, range or a missing argument */
   MOLFUSE_UNSUPPORTED = 2,      /**< a valid request that no backend of this build can serve */
-  MOLFUSE_OUT_OF_MEMORY = 3,
-  MOLFUSE_INTERNAL_ERROR = 4
+  MOLFUSE_OUT_OF_MEMORY = 3,    /**< no memory for scratch */
+  MOLFUSE_INTERNAL_ERROR = 4    /**< a fault of the device or of this library */
 } molfuse_status;
 
+/** Element types; which ones a tensor may have, an operator's header says. */
 typedef enum molfuse_dtype {
-  MOLFUSE_F32 = 0,
-  MOLFUSE_F64 = 1,
-  MOLFUSE_F16 = 2,
-  MOLFUSE_BF16 = 3,
-  MOLFUSE_I32 = 4,
-  MOLFUSE_I64 = 5
+  MOLFUSE_F32 = 0,  /**< IEEE 754 binary32 */
+  MOLFUSE_F64 = 1,  /**< IEEE 754 binary64; on the CPU only */
+  MOLFUSE_F16 = 2,  /**< IEEE 754 binary16 */
+  MOLFUSE_BF16 = 3, /**< the upper half of a binary32 */
+  MOLFUSE_I32 = 4,  /**< indices */
+  MOLFUSE_I64 = 5   /**< indices */
 } molfuse_dtype;
 
+/** Dimensions that a molfuse_tensor can have. */
 #define MOLFUSE_MAX_DIMS 4
 
 /** A strided view of memory that somebody else owns. sizes and strides in elements; only the first ndim entries count. */
 typedef struct molfuse_tensor {
-  void* data;
-  int32_t dtype; /**< a molfuse_dtype */
-  int32_t ndim;
-  int64_t size[MOLFUSE_MAX_DIMS];
-  int64_t stride[MOLFUSE_MAX_DIMS];
+  void* data;                       /**< the element whose indices are all 0; NULL: the tensor is absent */
+  int32_t dtype;                    /**< a molfuse_dtype */
+  int32_t ndim;                     /**< dimensions */
+  int64_t size[MOLFUSE_MAX_DIMS];   /**< of each dimension */
+  int64_t stride[MOLFUSE_MAX_DIMS]; /**< elements between neighbours in each dimension */
 } molfuse_tensor;
 
-typedef enum molfuse_device_type { MOLFUSE_CPU = 0, MOLFUSE_CUDA = 1 } molfuse_device_type;
+/** Where a call runs. */
+typedef enum molfuse_device_type {
+  MOLFUSE_CPU = 0, /**< the calling thread and OpenMP's */
+  MOLFUSE_CUDA = 1 /**< a CUDA device */
+} molfuse_device_type;
 
 /** Where and how to run. NULL, or all zero but struct_size, means: the CPU, all threads of the OpenMP pool. */
 typedef struct molfuse_execution {
-  size_t struct_size;
+  size_t struct_size;   /**< sizeof of the struct, set by the caller */
   int32_t device_type;  /**< a molfuse_device_type */
-  int32_t device_index;
+  int32_t device_index; /**< as the CUDA runtime counts devices; ignored on the CPU */
   void* stream;         /**< CUstream for MOLFUSE_CUDA; ignored on the CPU */
   int32_t deterministic; /**< non-zero: two runs on the same inputs and thread count agree bit for bit. (The CPU always does.) */
   int32_t num_threads;  /**< CPU: at most so many threads; 0 = the OpenMP default, or fewer for little work */
   /** Device scratch memory, ordered on stream and aligned to 256 bytes; allocate returns NULL where there is none left. Both NULL: the
       library's own. Unused on the CPU. */
   void* (*allocate)(void* context, size_t bytes);
-  void (*release)(void* context, void* memory);
-  void* allocator_context;
+  void (*release)(void* context, void* memory); /**< takes back what allocate gave */
+  void* allocator_context;                      /**< context of both */
   /** Non-zero: matrix products of f32 on tensor cores may take their operands as tf32, 10 bits of mantissa, as
       torch.backends.cuda.matmul.allow_tf32 has it: a third of the work. Otherwise their error is that of f32. Unused on the CPU. */
   int32_t allow_tf32;
@@ -95,8 +103,8 @@ typedef struct molfuse_execution {
  * documents how an element's position makes the counter. offset separates calls that share a seed.
  */
 typedef struct molfuse_philox {
-  uint64_t seed;
-  uint64_t offset;
+  uint64_t seed;   /**< the key */
+  uint64_t offset; /**< two words of the counter */
 } molfuse_philox;
 
 /** Version of the library as "major.minor.patch[-suffix]". */
@@ -126,6 +134,7 @@ typedef struct molfuse_capabilities {
   char attention_backend[16];   /**< the setting of molfuse_set_attention_backend */
 } molfuse_capabilities;
 
+/** Describes this build and machine; works without a device. */
 MOLFUSE_API molfuse_status molfuse_get_capabilities(molfuse_capabilities* out);
 
 /** A CUDA device, as far as it can be asked without using it. */
@@ -134,13 +143,13 @@ typedef struct molfuse_device_info {
   int32_t device_count;            /**< CUDA devices there are */
   int32_t usable;                  /**< 1 if calls can run on this one */
   int32_t compute_major;           /**< compute capability; 0, as all that follows to total_memory, where there is no such device */
-  int32_t compute_minor;
-  int32_t multiprocessors;
+  int32_t compute_minor;           /**< of the compute capability */
+  int32_t multiprocessors;         /**< of the device */
   int32_t driver_version;          /**< CUDA version that the driver supports, 13000 for 13.0; 0: there is no driver */
   int32_t runtime_version;         /**< CUDA version of this build; 0: it has no CUDA kernels */
   int64_t shared_memory_per_block; /**< bytes that a block may ask for */
   int64_t total_memory;            /**< bytes */
-  char name[64];
+  char name[64];                   /**< of the device, as its driver says */
   char reason[256];                /**< why usable is 0 */
 } molfuse_device_info;
 

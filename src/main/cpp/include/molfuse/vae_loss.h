@@ -22,6 +22,7 @@
 extern "C" {
 #endif
 
+/** What becomes of the losses of tokens and samples. */
 typedef enum molfuse_reduction {
   MOLFUSE_REDUCTION_MEAN = 0, /**< as above */
   MOLFUSE_REDUCTION_SUM = 1,  /**< recon = sum(mask*nll), kl = sum of the per-element terms */
@@ -41,14 +42,14 @@ typedef enum molfuse_vae_stat {
 
 /** T: f16, bf16, f32 or f64. S: f64 if T is f64, else f32. mean and log_var may be S or T, both the same. */
 typedef struct molfuse_vae_loss_args {
-  size_t struct_size;
+  size_t struct_size; /**< sizeof of the struct, set by the caller */
   molfuse_tensor logits;   /**< T [B,T,K], or [B,K,T] with class_second; backward reads them for grad_logits only */
   int32_t class_second;    /**< non-zero: logits and grad_logits are [B,K,T], read in place */
   molfuse_tensor targets;  /**< int64 [B,T]: 0..K-1 or pad_index, else MOLFUSE_INVALID_ARGUMENT naming position and value */
   int64_t pad_index;       /**< may lie outside 0..K-1, such as -100 */
   molfuse_tensor mean;     /**< optional together with log_var (then kl = 0); [B,L] */
-  molfuse_tensor log_var;
-  double beta;
+  molfuse_tensor log_var;  /**< [B,L], like mean */
+  double beta;             /**< factor of kl in total */
   int32_t reduction;       /**< a molfuse_reduction */
   /* forward outputs */
   molfuse_tensor stats;    /**< S [6] in the order of molfuse_vae_stat; for NONE only counts are written, the rest 0 */
@@ -63,7 +64,7 @@ typedef struct molfuse_vae_loss_args {
   /** T, shape of logits; of backward it may be the logits' own memory with the same strides. Of forward, too (see below). */
   molfuse_tensor grad_logits;
   molfuse_tensor grad_mean;      /**< dtype and shape of mean */
-  molfuse_tensor grad_log_var;
+  molfuse_tensor grad_log_var;   /**< dtype and shape of log_var */
 } molfuse_vae_loss_args;
 
 /**
@@ -73,16 +74,17 @@ typedef struct molfuse_vae_loss_args {
  * gradients of many tokens would be too small for f16. For NONE call backward, which knows grad_nll.
  */
 MOLFUSE_API molfuse_status molfuse_vae_loss_forward(const molfuse_vae_loss_args* args, const molfuse_execution* execution);
+/** Writes the gradients asked for; needs stats and, for grad_logits, row_lse of forward. */
 MOLFUSE_API molfuse_status molfuse_vae_loss_backward(const molfuse_vae_loss_args* args, const molfuse_execution* execution);
 
 /** A gradient that forward of either loss wrote (mean and sum), and what backward makes of it. */
 typedef struct molfuse_vae_loss_scale_args {
-  size_t struct_size;
+  size_t struct_size; /**< sizeof of the struct, set by the caller */
   molfuse_tensor gradient;   /**< f16, bf16, f32 or f64 [n], contiguous: what forward wrote, as one line */
   molfuse_tensor out;        /**< like gradient; may be its memory */
   molfuse_tensor stats;      /**< S [6], of forward */
   molfuse_tensor grad_stats; /**< S [6]: the upstream gradients */
-  int32_t reduction;
+  int32_t reduction;         /**< MOLFUSE_REDUCTION_MEAN or _SUM, as in forward */
   int32_t input_dtype;       /**< of logits or hidden: forward's gradients of a mean are of the sum if it is f16 */
 } molfuse_vae_loss_scale_args;
 
@@ -105,25 +107,25 @@ MOLFUSE_API molfuse_status molfuse_vae_loss_scale(const molfuse_vae_loss_scale_a
  * products are of T with f32 sums, f32 in three products of tf32 parts, and the gradient of the logits is rounded to T for them.
  */
 typedef struct molfuse_linear_vae_loss_args {
-  size_t struct_size;
+  size_t struct_size; /**< sizeof of the struct, set by the caller */
   molfuse_tensor hidden;      /**< T [B,T,C] */
   molfuse_tensor weight;      /**< T [K,C] */
   molfuse_tensor weight_bias; /**< optional T [K] */
   molfuse_tensor targets;     /**< int64 [B,T] */
-  int64_t pad_index;
-  molfuse_tensor mean;
-  molfuse_tensor log_var;
-  double beta;
-  int32_t reduction;
+  int64_t pad_index;          /**< this and what follows up to grad_kl_sample: as in molfuse_vae_loss_args */
+  molfuse_tensor mean;        /**< optional together with log_var, [B,L] */
+  molfuse_tensor log_var;     /**< [B,L], like mean */
+  double beta;                /**< factor of kl in total */
+  int32_t reduction;          /**< a molfuse_reduction */
   /* forward outputs */
-  molfuse_tensor stats;
+  molfuse_tensor stats;       /**< S [6] in the order of molfuse_vae_stat */
   molfuse_tensor row_lse;     /**< optional S [B,T]; backward needs it */
-  molfuse_tensor nll;
-  molfuse_tensor kl_sample;
+  molfuse_tensor nll;         /**< NONE: S [B,T]; else optional */
+  molfuse_tensor kl_sample;   /**< NONE: S [B] */
   /* backward inputs */
-  molfuse_tensor grad_stats;
-  molfuse_tensor grad_nll;
-  molfuse_tensor grad_kl_sample;
+  molfuse_tensor grad_stats;     /**< S [6] (mean and sum) */
+  molfuse_tensor grad_nll;       /**< NONE: S [B,T] */
+  molfuse_tensor grad_kl_sample; /**< NONE: S [B] */
   /* gradient outputs, each optional, of forward (see above) and backward */
   molfuse_tensor grad_hidden;      /**< T [B,T,C] */
   molfuse_tensor grad_weight;      /**< S [K,C] */
@@ -132,8 +134,11 @@ typedef struct molfuse_linear_vae_loss_args {
   molfuse_tensor grad_log_var;     /**< backward only */
 } molfuse_linear_vae_loss_args;
 
+/** Writes stats and what else is given of the outputs; gradients as told above. */
 MOLFUSE_API molfuse_status molfuse_linear_vae_loss_forward(const molfuse_linear_vae_loss_args* args,
                                                            const molfuse_execution* execution);
+
+/** Writes the gradients asked for, by making the tiles of logits again; needs stats and row_lse of forward. */
 MOLFUSE_API molfuse_status molfuse_linear_vae_loss_backward(const molfuse_linear_vae_loss_args* args,
                                                             const molfuse_execution* execution);
 

@@ -99,6 +99,22 @@ public final class BadRecordReport {
   }
 
   /**
+   * What several reports say together.
+   *
+   * @param reports of different records
+   * @return a new report with the examples of the first ones, as far as there is room
+   */
+  public static BadRecordReport of(BadRecordReport... reports) {
+    BadRecordReport all = new BadRecordReport();
+    for (BadRecordReport report : reports) {
+      report.counts().forEach((reason, count) -> all.counts.merge(reason, count, Long::sum));
+      all.total += report.total();
+      report.examples().stream().limit(all.maxExamples - all.examples.size()).forEach(all.examples::add);
+    }
+    return all;
+  }
+
+  /**
    * Counts a record.
    *
    * @param reason why it was not used

@@ -67,7 +67,7 @@ public record DistributionMetrics(
         generated.nearestNeighbour(reference, threads),
         generated.fragmentSimilarity(reference),
         generated.scaffoldSimilarity(reference),
-        generated.passing(),
+        generated.passing(threads),
         generated.distance(reference, MoleculeSet.Value.WEIGHT),
         generated.distance(reference, MoleculeSet.Value.LOG_P),
         generated.distance(reference, MoleculeSet.Value.QED),

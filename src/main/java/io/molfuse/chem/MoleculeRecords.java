@@ -116,9 +116,9 @@ public final class MoleculeRecords {
   private static final long CHECK_NANOS = 1_000_000_000L;
 
   private final Path folder;
-  private final List<DatasetManifest.RecordPart> parts = new ArrayList<>();
-  private final List<Run> runs = new ArrayList<>();
-  private final BadRecordReport report = new BadRecordReport();
+  private final List<DatasetManifest.RecordPart> parts;
+  private final List<Run> runs;
+  private final BadRecordReport report;
   private final Vocabulary vocabulary;
   private final int maxLength;
   /** Molecules before each run, and all; runs and their first molecules are searched by these. */
@@ -127,8 +127,23 @@ public final class MoleculeRecords {
   private final int longest;
   private volatile long lastCheck = System.nanoTime();
 
+  private MoleculeRecords(MoleculeRecords all, int maxLength) {
+    folder = all.folder;
+    parts = all.parts;
+    runs = all.runs;
+    report = all.report;
+    vocabulary = all.vocabulary;
+    runStart = all.runStart;
+    cache = all.cache;
+    longest = all.longest;
+    this.maxLength = maxLength;
+  }
+
   private MoleculeRecords(Path folder, Split split, Options options) {
     this.folder = folder;
+    parts = new ArrayList<>();
+    runs = new ArrayList<>();
+    report = new BadRecordReport();
     DatasetManifest manifest = DatasetManifest.read(folder);
     vocabulary = options.vocabulary != null ? options.vocabulary : vocabulary(manifest, options.maxVocab);
     maxLength = options.maxLength;
@@ -238,6 +253,17 @@ public final class MoleculeRecords {
     return last - (long) run.firstBlock * RecordFormat.BLOCK_RECORDS;
   }
 
+  /**
+   * The same molecules with shorter sequences; the files are not read again.
+   *
+   * @param maxLength most tokens of a sequence, at least 3; no sequence gets longer
+   * @return this if nothing changes
+   */
+  public MoleculeRecords shortened(int maxLength) {
+    Options.atLeast("maxLength", maxLength, 3);
+    return maxLength >= this.maxLength ? this : new MoleculeRecords(this, maxLength);
+  }
+
   /** @return number of molecules */
   public long size() {
     return runStart[runStart.length - 1];
@@ -325,9 +351,20 @@ public final class MoleculeRecords {
    * @throws IllegalStateException if they are too many for one data set in memory
    */
   public MoleculeDataset inMemory() {
+    return inMemory(Long.MAX_VALUE);
+  }
+
+  /**
+   * Reads the first molecules into memory. As their order is that of their hashes, they are drawn fairly from all.
+   *
+   * @param most how many, at least 0; if there are fewer, all
+   * @return the same molecules by the same numbers
+   * @throws IllegalStateException if they are too many for one data set in memory
+   */
+  public MoleculeDataset inMemory(long most) {
     MoleculeStore store = new MoleculeStore();
     try (RecordStream stream = stream()) {
-      for (StoredMolecule molecule = stream.next(); molecule != null; molecule = stream.next()) {
+      for (StoredMolecule molecule = stream.next(); molecule != null && molecule.index() < most; molecule = stream.next()) {
         store.add(molecule.graph(), molecule.symbols(Math.min(molecule.symbolCount(), maxLength - 2)), molecule.smiles());
       }
     }

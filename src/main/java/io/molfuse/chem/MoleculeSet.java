@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.chem;
 
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
@@ -11,8 +10,8 @@ import java.util.function.IntConsumer;
 import java.util.stream.IntStream;
 
 /**
- * What the comparison of two sets of molecules needs to know of each: fingerprints, fragments, scaffolds, properties and what passes
- * the filters. Strings that are no molecules are left out. Immutable.
+ * What the comparison of two sets of molecules needs to know of each: fingerprints, fragments, scaffolds and properties. Strings that are
+ * no molecules are left out. Immutable.
  */
 public final class MoleculeSet {
   private final List<String> canonical;
@@ -21,13 +20,14 @@ public final class MoleculeSet {
   private final Map<Long, Integer> fragments;
   private final Map<Long, Integer> scaffolds;
   private final double[][] values;
-  private final int passing;
+  private final int[] places;
   private final int given;
 
   private record Part(
-      String canonical, long[] fingerprint, long[] fragments, long scaffold, double[] values, boolean passes) {}
+      String canonical, long[] fingerprint, long[] fragments, long scaffold, double[] values) {}
 
-  private MoleculeSet(List<Part> parts, int given) {
+  private MoleculeSet(List<Part> parts, int[] places, int given) {
+    this.places = places;
     this.given = given;
     canonical = parts.stream().map(Part::canonical).toList();
     fingerprints = new long[parts.size() * MorganFingerprint.WORDS];
@@ -35,7 +35,6 @@ public final class MoleculeSet {
     fragments = new HashMap<>();
     scaffolds = new HashMap<>();
     values = new double[Value.values().length][parts.size()];
-    int passed = 0;
     for (int i = 0; i < parts.size(); i++) {
       Part part = parts.get(i);
       for (int word = 0; word < MorganFingerprint.WORDS; word++) {
@@ -51,9 +50,7 @@ public final class MoleculeSet {
       for (int v = 0; v < values.length; v++) {
         values[v][i] = part.values()[v];
       }
-      passed += part.passes() ? 1 : 0;
     }
-    passing = passed;
   }
 
   /** Properties whose distributions are compared. */
@@ -78,13 +75,8 @@ public final class MoleculeSet {
   public static MoleculeSet of(List<String> smiles, int threads) {
     Part[] parts = new Part[smiles.size()];
     forEach(threads, parts.length, i -> parts[i] = part(smiles.get(i)));
-    List<Part> found = new ArrayList<>();
-    for (Part part : parts) {
-      if (part != null) {
-        found.add(part);
-      }
-    }
-    return new MoleculeSet(found, parts.length);
+    int[] places = IntStream.range(0, parts.length).filter(i -> parts[i] != null).toArray();
+    return new MoleculeSet(Arrays.stream(places).mapToObj(i -> parts[i]).toList(), places, parts.length);
   }
 
   private static Part part(String smiles) {
@@ -97,8 +89,7 @@ public final class MoleculeSet {
           MorganFingerprint.bits(molecule),
           Fragments.brics(molecule),
           Fragments.scaffold(molecule),
-          values,
-          StructureFilters.reason(molecule).isEmpty());
+          values);
     } catch (MoleculeException e) {
       return null;
     }
@@ -132,6 +123,16 @@ public final class MoleculeSet {
   }
 
   /**
+   * Which of the given strings a molecule is.
+   *
+   * @param molecule 0 to size-1
+   * @return 0 to given-1
+   */
+  public int place(int molecule) {
+    return places[molecule];
+  }
+
+  /**
    * The values of a property.
    *
    * @param value which one
@@ -141,9 +142,16 @@ public final class MoleculeSet {
     return values[value.ordinal()].clone();
   }
 
-  /** @return the share of molecules that pass {@link StructureFilters}; NaN without molecules */
-  public double passing() {
-    return (double) passing / size();
+  /**
+   * The share of molecules that pass {@link StructureFilters}, which takes longer than all the rest together.
+   *
+   * @param threads number of threads
+   * @return 0 to 1; NaN without molecules
+   */
+  public double passing(int threads) {
+    boolean[] passes = new boolean[size()];
+    forEach(threads, passes.length, i -> passes[i] = StructureFilters.reason(canonical.get(i)).isEmpty());
+    return (double) IntStream.range(0, passes.length).filter(i -> passes[i]).count() / size();
   }
 
   /**

@@ -92,12 +92,12 @@ public final class Selfies {
     int length = selfies.length();
     int left = selfies.indexOf('[');
     while (left >= 0 && left < length) {
-      int right = selfies.indexOf(']', left + 1);
-      if (right < 0) {
+      SelfiesSymbol symbol = SelfiesSymbol.at(selfies, left);
+      if (symbol == null) {
         throw new SelfiesException(selfies, "bracket [ is not closed", left);
       }
-      symbols.add(SelfiesSymbol.of(selfies, left, right + 1).text);
-      left = right + 1;
+      symbols.add(symbol.text);
+      left += symbol.text.length();
       if (left < length && selfies.charAt(left) == '.') {
         symbols.add(".");
         left++;

@@ -94,16 +94,15 @@ final class SelfiesDecoder {
       left++;
     }
     while (left < to) {
-      int right = selfies.indexOf(']', left + 1);
-      if (right < 0 || right >= to) {
+      SelfiesSymbol symbol = SelfiesSymbol.at(selfies, left);
+      if (symbol == null || left + symbol.text.length() > to) {
         throw new SelfiesException(selfies, "bracket [ is not closed", left);
       }
-      SelfiesSymbol symbol = SelfiesSymbol.of(selfies, left, right + 1);
       if (symbol.kind != SelfiesSymbol.Kind.NOP) {
         positions[symbolCount] = left;
         symbols[symbolCount++] = symbol;
       }
-      left = right + 1;
+      left += symbol.text.length();
     }
   }
 

@@ -85,15 +85,21 @@ final class SelfiesSymbol {
     this.smiles = smiles;
   }
 
-  /** The symbol text[from, to), with its brackets. */
-  static SelfiesSymbol of(String text, int from, int to) {
+  /** The symbol that begins at a position and ends with the next ]; null if there is none. Looks at each character once, then compares. */
+  static SelfiesSymbol at(String text, int from) {
+    int end = text.length();
+    int hash = 0;
+    int to = from + 1;
+    for (char c = 0; c != ']'; to++) {
+      if (to >= end) {
+        return null;
+      }
+      c = text.charAt(to);
+      hash = 31 * hash + c;
+    }
     int length = to - from;
     if (length > MAX_CACHED_LENGTH) {
       return parse(text.substring(from, to));
-    }
-    int hash = 0;
-    for (int i = from; i < to; i++) {
-      hash = 31 * hash + text.charAt(i);
     }
     int slot = (hash ^ hash >>> 13) & CACHE_SIZE - 1;
     int last = slot + PROBES - 1;

@@ -6,7 +6,6 @@ import java.util.Arrays;
 import java.util.Comparator;
 import java.util.HashMap;
 import java.util.HashSet;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -15,7 +14,7 @@ import java.util.Set;
  * SELFIES symbols as numbers: {@code <pad>} 0, {@code <sos>} 1, {@code <eos>} 2, {@code <unk>} 3, then symbols by falling frequency
  * in the training data, ties by their text. The dot between fragments is a symbol.
  *
- * <p>Thread-safe. Immutable but for a cache of the last sequences encoded, which holds at most {@value #CACHE_SIZE}.
+ * <p>Immutable and thread-safe.
  */
 public final class Vocabulary {
   /** Fills up sequences. */
@@ -34,25 +33,27 @@ public final class Vocabulary {
   public static final int SPECIAL = 4;
 
   private static final List<String> SPECIAL_TOKENS = List.of("<pad>", "<sos>", "<eos>", "<unk>");
-  private static final int CACHE_SIZE = 4096;
 
   private final List<String> tokens;
   private final Map<String, Integer> ids;
-  private final Map<String, int[]> cache =
-      new LinkedHashMap<>(64, 0.75f, true) {
-        private static final long serialVersionUID = 1L;
-
-        @Override
-        protected boolean removeEldestEntry(Map.Entry<String, int[]> eldest) {
-          return size() > CACHE_SIZE;
-        }
-      };
+  /** Numbers of tokens by their hashes, with linear probing, at most a quarter full; -1 is free. */
+  private final int[] slots;
 
   private Vocabulary(List<String> tokens) {
     this.tokens = List.copyOf(tokens);
     this.ids = new HashMap<>();
     for (int id = 0; id < tokens.size(); id++) {
       ids.put(tokens.get(id), id);
+    }
+    slots = new int[Math.max(16, 4 * Integer.highestOneBit(2 * tokens.size() - 1))];
+    Arrays.fill(slots, -1);
+    for (int id = SPECIAL; id < tokens.size(); id++) {
+      int hash = tokens.get(id).hashCode();
+      int slot = (hash ^ hash >>> 13) & slots.length - 1;
+      while (slots[slot] >= 0) {
+        slot = slot + 1 & slots.length - 1;
+      }
+      slots[slot] = id;
     }
   }
 
@@ -134,26 +135,56 @@ public final class Vocabulary {
     if (maxLength < 2) {
       throw new IllegalArgumentException("maxLength must be at least 2, but is " + maxLength);
     }
-    int[] symbols;
-    synchronized (cache) {
-      symbols = cache.get(selfies);
+    int most = 2;
+    for (int i = 0; i < selfies.length(); i++) {
+      char c = selfies.charAt(i);
+      most += c == ']' || c == '.' ? 1 : 0;
     }
-    if (symbols == null) {
-      List<String> split = Selfies.split(selfies);
-      symbols = new int[split.size()];
-      for (int i = 0; i < symbols.length; i++) {
-        symbols[i] = id(split.get(i));
-      }
-      synchronized (cache) {
-        cache.put(selfies, symbols);
-      }
-    }
-    int length = Math.min(symbols.length + 2, maxLength);
-    int[] sequence = new int[length];
+    int[] sequence = new int[Math.min(most, maxLength)];
     sequence[0] = SOS;
-    System.arraycopy(symbols, 0, sequence, 1, length - 2);
-    sequence[length - 1] = EOS;
+    int count = 1;
+    for (int left = selfies.indexOf('['); left >= 0 && left < selfies.length(); ) {
+      int to = left + 1;
+      int hash = '[';
+      // One pass over the characters: they decide the slot, and only the token there is compared.
+      for (char c = 0; c != ']'; to++) {
+        if (to >= selfies.length()) {
+          throw new SelfiesException(selfies, "bracket [ is not closed", left);
+        }
+        c = selfies.charAt(to);
+        hash = 31 * hash + c;
+      }
+      count = put(sequence, count, id(selfies, left, to, hash));
+      left = to;
+      if (left < selfies.length() && selfies.charAt(left) == '.') {
+        count = put(sequence, count, id("."));
+        left++;
+      }
+    }
+    // Dots within brackets are no symbols.
+    sequence = count + 1 < sequence.length ? Arrays.copyOf(sequence, count + 1) : sequence;
+    sequence[sequence.length - 1] = EOS;
     return sequence;
+  }
+
+  /** What does not fit is left out. */
+  private static int put(int[] sequence, int count, int id) {
+    if (count < sequence.length - 1) {
+      sequence[count++] = id;
+    }
+    return count;
+  }
+
+  /** The number of text[from, to), which has a hash as String computes it. */
+  private int id(String text, int from, int to, int hash) {
+    int mask = slots.length - 1;
+    for (int slot = (hash ^ hash >>> 13) & mask; slots[slot] >= 0; slot = slot + 1 & mask) {
+      String token = tokens.get(slots[slot]);
+      if (token.length() == to - from && text.startsWith(token, from)) {
+        return slots[slot];
+      }
+    }
+    return UNK;
   }
 
   /**

@@ -3,6 +3,7 @@ package io.molfuse.cli;
 
 import io.molfuse.chem.KnownMolecules;
 import io.molfuse.chem.MoleculeDataset;
+import io.molfuse.chem.MoleculeSet;
 import io.molfuse.chem.Vocabulary;
 import io.molfuse.models.Generator;
 import io.molfuse.models.LatentSpace;
@@ -10,6 +11,7 @@ import io.molfuse.models.LatentStatistics;
 import io.molfuse.models.Reconstruction;
 import io.molfuse.models.VaeCheckpoint;
 import io.molfuse.train.RunDirectory;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -30,16 +32,15 @@ import picocli.CommandLine.Option;
     description = {
       "Measures a trained model.",
       "reconstruction: encodes molecules and decodes their latents' means: how many come back.",
-      "generation: decodes latents of the prior: validity, uniqueness, novelty against the data set, properties.",
+      "generation: decodes latents of the prior: the metrics of MOSES, against training and reference molecules.",
       "latent: how the latent space is used, a map of it, and ways through it between molecules."
     })
 final class EvaluateCommand implements Callable<Integer> {
-  private static final String BUNDLED_TEST = "moses-test-2k5";
-  private static final String BUNDLED_TRAINING = "moses-25k";
   private static final int PAIRS_DRAWN = 12;
   private static final int DRAWN = 50;
   private static final int WAYS = 4;
   private static final int STEPS = 8;
+  private static final int MOST_THREADS = 8;
 
   /** What is measured. */
   enum Mode {
@@ -71,11 +72,19 @@ final class EvaluateCommand implements Callable<Integer> {
 
   @Option(
       names = "--data",
-      paramLabel = "FILE",
+      paramLabel = "PATH",
       description =
-          "SMILES file: molecules to encode, or in mode generation the training data, which novelty is measured against (default:"
-              + " the bundled test and training molecules).")
+          "SMILES file or prepared folder: molecules to encode (of a folder, its test split), or in mode generation the training molecules"
+              + " (of a folder, its training split). Default: those of the model's run, to encode only ones that were not trained on.")
   private Path data;
+
+  @Option(
+      names = "--reference",
+      paramLabel = "PATH",
+      description =
+          "In mode generation, what generated molecules should be like: SMILES file or prepared folder (its test split). Default: molecules"
+              + " that the model was not trained on, where --data or its run has some.")
+  private Path reference;
 
   @Option(
       names = {"-n", "--count"},
@@ -99,6 +108,9 @@ final class EvaluateCommand implements Callable<Integer> {
     if (count < 1) {
       throw new UsageException("-n must be at least 1, but is " + count);
     }
+    if (reference != null && mode != Mode.GENERATION) {
+      throw new UsageException("--reference is for mode generation");
+    }
     sampling.options(0);
     DeviceType deviceType = device.select();
     VaeCheckpoint saved = VaeCheckpoint.open(checkpoint, RunDirectory.BEST, RunDirectory.LAST);
@@ -107,10 +119,11 @@ final class EvaluateCommand implements Callable<Integer> {
       Map<String, Object> figures = new LinkedHashMap<>();
       figures.put("mode", mode.toString());
       figures.put("checkpoint", saved.directory().toString());
+      EvaluationData molecules = new EvaluationData(console, loaded, configuration(saved), data);
       switch (mode) {
-        case RECONSTRUCTION -> reconstruction(loaded, figures, folder);
-        case GENERATION -> generation(loaded, figures, folder);
-        default -> latent(loaded, figures, folder);
+        case RECONSTRUCTION -> reconstruction(loaded, molecules, figures, folder);
+        case GENERATION -> generation(loaded, molecules, figures, folder);
+        default -> latent(loaded, molecules, figures, folder);
       }
       if (json) {
         console.json(figures);
@@ -125,9 +138,20 @@ final class EvaluateCommand implements Callable<Integer> {
     return Main.SUCCESS;
   }
 
-  private void reconstruction(VaeCheckpoint.Loaded loaded, Map<String, Object> figures, ResultFolder folder) {
-    MoleculeDataset molecules = molecules(loaded);
-    int[] entries = some(molecules);
+  /** Null for a model that was trained from Java. */
+  private static Configuration configuration(VaeCheckpoint saved) {
+    Path file = saved.directory().resolve(Configuration.FILE);
+    if (!Files.exists(file)) {
+      return null;
+    }
+    Setting setting = YamlSettings.parse(saved.text(Configuration.FILE), new Origin(Origin.Layer.FILE, file.toString(), 1));
+    return Configuration.of(Preset.defaults().with(setting));
+  }
+
+  private void reconstruction(VaeCheckpoint.Loaded loaded, EvaluationData from, Map<String, Object> figures, ResultFolder folder) {
+    TrainingData.Loaded encoded = encoded(from, figures);
+    MoleculeDataset molecules = encoded.molecules();
+    int[] entries = some(encoded.entries());
     Reconstruction result;
     try (WorkDisplay display = new WorkDisplay(console, mode.toString(), entries.length)) {
       result = Reconstruction.measure(loaded.model(), molecules, entries, sampling.options(0), display::done);
@@ -159,9 +183,9 @@ final class EvaluateCommand implements Callable<Integer> {
     folder.grid(mode + ".svg", drawn, captions, 4);
   }
 
-  private void generation(VaeCheckpoint.Loaded loaded, Map<String, Object> figures, ResultFolder folder) {
-    MoleculeDataset training = read(new MoleculeDataset.Options().requireSelfies(false), BUNDLED_TRAINING);
-    KnownMolecules known = KnownMolecules.of(training);
+  private void generation(VaeCheckpoint.Loaded loaded, EvaluationData from, Map<String, Object> figures, ResultFolder folder) {
+    EvaluationData.Named<KnownMolecules> training = from.training();
+    EvaluationData.Named<List<String>> like = from.reference(reference);
     List<String> selfies = new ArrayList<>();
     try (WorkDisplay display = new WorkDisplay(console, mode.toString(), count)) {
       new Generator(loaded.model(), loaded.vocabulary())
@@ -173,20 +197,24 @@ final class EvaluateCommand implements Callable<Integer> {
                 display.done(selfies.size());
               });
     }
-    GenerationFigures measured = GenerationFigures.of(selfies, known);
-    figures.put("novel_against", data == null ? "the bundled " + BUNDLED_TRAINING : data.toString());
+    int threads = Math.min(Runtime.getRuntime().availableProcessors(), MOST_THREADS);
+    MoleculeSet compared = like == null ? null : MoleculeSet.of(like.molecules(), threads);
+    GenerationFigures measured = GenerationFigures.of(selfies, training.molecules(), compared, threads);
+    figures.put("novel_against", training.name());
+    figures.put("reference", like == null ? "none: give --reference" : like.name());
     measured.values().forEach((name, value) -> figures.put(name, value instanceof Double number ? JsonSteps.finite(number) : value));
     if (folder != null) {
-      folder.csv(mode + ".csv", List.of("smiles", "selfies", "valid", "novel"), measured.rows());
+      folder.csv(mode + ".csv", GenerationFigures.COLUMNS, measured.rows());
       if (!measured.distinct().isEmpty()) {
         folder.grid(mode + ".svg", measured.distinct().stream().limit(DRAWN).toList(), List.of(), 5);
       }
     }
   }
 
-  private void latent(VaeCheckpoint.Loaded loaded, Map<String, Object> figures, ResultFolder folder) {
-    MoleculeDataset molecules = molecules(loaded);
-    int[] entries = some(molecules);
+  private void latent(VaeCheckpoint.Loaded loaded, EvaluationData from, Map<String, Object> figures, ResultFolder folder) {
+    TrainingData.Loaded encoded = encoded(from, figures);
+    MoleculeDataset molecules = encoded.molecules();
+    int[] entries = some(encoded.entries());
     LatentStatistics result;
     try (WorkDisplay display = new WorkDisplay(console, mode.toString(), entries.length)) {
       result = LatentStatistics.measure(loaded.model(), molecules, entries, display::done);
@@ -256,42 +284,29 @@ final class EvaluateCommand implements Callable<Integer> {
     }
   }
 
-  /** The data in the model's own tokens. */
-  private MoleculeDataset molecules(VaeCheckpoint.Loaded loaded) {
-    MoleculeDataset molecules =
-        read(
-            new MoleculeDataset.Options()
-                .vocabulary(loaded.vocabulary())
-                .maxLength(loaded.model().config().decoder().maxLength()),
-            BUNDLED_TEST);
+  private TrainingData.Loaded encoded(EvaluationData from, Map<String, Object> figures) {
+    EvaluationData.Named<TrainingData.Loaded> encoded = from.heldOut();
+    MoleculeDataset molecules = encoded.molecules().molecules();
+    int[] entries = encoded.molecules().entries();
     long unknown =
-        Arrays.stream(molecules.entries())
-            .filter(entry -> Arrays.stream(molecules.tokens(entry)).anyMatch(token -> token == Vocabulary.UNK))
-            .count();
-    if (unknown == molecules.size()) {
+        Arrays.stream(entries).filter(entry -> Arrays.stream(molecules.tokens(entry)).anyMatch(token -> token == Vocabulary.UNK)).count();
+    if (unknown == entries.length) {
       throw new FailureException(
           "the checkpoint's vocabulary does not match the data: every molecule has symbols that it lacks");
     }
     if (unknown > 0) {
-      console.say("%,d of %,d molecules have symbols that the checkpoint's vocabulary lacks", unknown, molecules.size());
+      console.say("%,d of %,d molecules have symbols that the checkpoint's vocabulary lacks", unknown, entries.length);
     }
-    return molecules;
-  }
-
-  private MoleculeDataset read(MoleculeDataset.Options options, String bundled) {
-    MoleculeDataset molecules = data == null ? MoleculeDataset.bundled(bundled, options) : MoleculeDataset.load(data, options);
-    if (molecules.report().total() > 0) {
-      console.say("%s", molecules.report());
-    }
-    return molecules;
+    figures.put("data", encoded.name());
+    return encoded.molecules();
   }
 
   /** All entries, or so many drawn by the seed. */
-  private int[] some(MoleculeDataset molecules) {
-    int[] entries = molecules.entries();
-    if (entries.length <= count) {
-      return entries;
+  private int[] some(int[] all) {
+    if (all.length <= count) {
+      return all;
     }
+    int[] entries = all.clone();
     Random random = new Random(sampling.seed());
     for (int i = 0; i < count; i++) {
       int other = i + random.nextInt(entries.length - i);

@@ -1,79 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.cli;
 
-import io.molfuse.chem.Chemistry;
-import io.molfuse.chem.GenerationMetrics;
+import io.molfuse.chem.DistributionMetrics;
 import io.molfuse.chem.KnownMolecules;
-import io.molfuse.chem.MoleculeException;
-import io.molfuse.chem.MoleculeParser;
-import io.molfuse.chem.Selfies;
+import io.molfuse.chem.MoleculeSet;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
-import java.util.Set;
-import java.util.function.Function;
 
 /**
  * What evaluate says of generated molecules.
  *
  * @param values by name: whole numbers, or Double that may be NaN
- * @param rows smiles, selfies, valid, novel of each molecule
+ * @param rows {@link #COLUMNS} of each string
  * @param distinct the different valid molecules, canonical, in the order they came
  */
 record GenerationFigures(Map<String, Object> values, List<List<?>> rows, List<String> distinct) {
-  /** MOSES measures uniqueness among the first so many valid molecules. */
-  private static final int[] FIRST = {1000, 10_000};
+  private static final List<String> PROPERTIES = List.of("weight", "logP", "QED", "synthetic_accessibility");
 
-  /** Figures of the valid molecules (canonical SMILES, repeated ones too) beyond {@link GenerationMetrics}, by name. */
-  private static final List<Function<List<String>, Map<String, Double>>> MORE = List.of(GenerationFigures::heavyAtoms);
+  /** The properties of what is no molecule are NaN. */
+  static final List<String> COLUMNS = List.of("smiles", "selfies", "valid", "novel", "weight", "logP", "QED", "synthetic_accessibility");
 
-  static GenerationFigures of(List<String> selfies, KnownMolecules known) {
-    GenerationMetrics metrics = GenerationMetrics.ofSelfies(selfies, Selfies.standard(), known);
-    List<List<?>> rows = new ArrayList<>();
-    List<String> valid = new ArrayList<>();
-    for (String text : selfies) {
-      String smiles = GenerateCommand.smiles(text);
-      boolean molecule = true;
-      try {
-        smiles = Chemistry.canonical(smiles);
-        valid.add(smiles);
-      } catch (MoleculeException e) {
-        molecule = false;
-      }
-      rows.add(List.of(smiles, text, molecule, molecule && !known.contains(smiles)));
-    }
+  /**
+   * Measures.
+   *
+   * @param selfies what was generated
+   * @param known what is not novel
+   * @param reference what the molecules should be like; null to leave out what needs it
+   * @param threads how many
+   */
+  static GenerationFigures of(List<String> selfies, KnownMolecules known, MoleculeSet reference, int threads) {
+    List<String> smiles = selfies.stream().map(GenerateCommand::smiles).toList();
+    MoleculeSet generated = MoleculeSet.of(smiles, threads);
+    DistributionMetrics metrics = DistributionMetrics.of(generated, reference == null ? generated : reference, known, threads);
     Map<String, Object> values = new LinkedHashMap<>();
-    values.put("generated", metrics.generated());
-    values.put("validity", metrics.validity());
-    values.put("uniqueness", metrics.uniqueness());
-    for (int first : FIRST) {
-      if (valid.size() >= first) {
-        values.put("unique_at_" + first, (double) new LinkedHashSet<>(valid.subList(0, first)).size() / first);
-      }
-    }
+    values.put("generated", generated.given());
+    values.put("validity", metrics.valid());
+    values.put("uniqueness", generated.unique(generated.size()));
+    metrics.unique().forEach(
+        (first, share) -> {
+          if (generated.size() >= first) {
+            values.put("unique_at_" + first, share);
+          }
+        });
     values.put("novelty", metrics.novelty());
-    for (Function<List<String>, Map<String, Double>> more : MORE) {
-      values.putAll(more.apply(valid));
+    values.put("internal_diversity", metrics.internalDiversity());
+    values.put("internal_diversity_2", metrics.internalDiversity2());
+    values.put("passing_filters", metrics.filters());
+    if (reference != null) {
+      values.put("nearest_neighbour_similarity", metrics.nearestNeighbour());
+      values.put("fragment_similarity", metrics.fragments());
+      values.put("scaffold_similarity", metrics.scaffolds());
+      values.put("weight_distance", metrics.weight());
+      values.put("logP_distance", metrics.logP());
+      values.put("QED_distance", metrics.qed());
+      values.put("synthetic_accessibility_distance", metrics.syntheticAccessibility());
     }
-    Set<String> distinct = new LinkedHashSet<>(valid);
-    return new GenerationFigures(values, rows, List.copyOf(distinct));
+    for (MoleculeSet.Value value : MoleculeSet.Value.values()) {
+      double mean = Arrays.stream(generated.values(value)).average().orElse(Double.NaN);
+      values.put(PROPERTIES.get(value.ordinal()) + "_mean", mean);
+    }
+    return new GenerationFigures(values, rows(selfies, smiles, generated, known), List.copyOf(new LinkedHashSet<>(generated.canonical())));
   }
 
-  private static Map<String, Double> heavyAtoms(List<String> molecules) {
-    MoleculeParser parser = new MoleculeParser();
-    double sum = 0;
-    double squares = 0;
-    for (String smiles : molecules) {
-      int atoms = parser.parse(smiles).heavyAtoms();
-      sum += atoms;
-      squares += (double) atoms * atoms;
+  private static List<List<?>> rows(List<String> selfies, List<String> smiles, MoleculeSet generated, KnownMolecules known) {
+    List<List<?>> rows = new ArrayList<>();
+    double[][] properties = Arrays.stream(MoleculeSet.Value.values()).map(generated::values).toArray(double[][]::new);
+    int molecule = 0;
+    for (int i = 0; i < selfies.size(); i++) {
+      boolean valid = molecule < generated.size() && generated.place(molecule) == i;
+      String canonical = valid ? generated.canonical().get(molecule) : smiles.get(i);
+      List<Object> row = new ArrayList<>(List.of(canonical, selfies.get(i), valid, valid && !known.contains(canonical)));
+      for (double[] property : properties) {
+        row.add(valid ? property[molecule] : Double.NaN);
+      }
+      rows.add(row);
+      molecule += valid ? 1 : 0;
     }
-    double mean = sum / molecules.size();
-    Map<String, Double> figures = new LinkedHashMap<>();
-    figures.put("heavy_atoms_mean", mean);
-    figures.put("heavy_atoms_deviation", Math.sqrt(Math.max(0, squares / molecules.size() - mean * mean)));
-    return figures;
+    return rows;
   }
 }

@@ -82,8 +82,8 @@ final class RunReport {
   RunReport data(TrainingData of, TrainingData.Parts parts) {
     String path = configuration.data().path();
     data.put("path", path == null ? "the bundled molecules" : path);
-    data.put("training_molecules", parts.train());
-    data.put("validation_molecules", parts.validation());
+    data.put("training_molecules", parts.train().size());
+    data.put("validation_molecules", parts.validation().size());
     data.put("vocabulary", of.vocabulary().size());
     data.put("fingerprint", of.fingerprint());
     BadRecordReport bad = of.report();

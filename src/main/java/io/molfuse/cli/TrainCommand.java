@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.molfuse.cli;
 
-import io.molfuse.chem.MoleculeDataset;
-import io.molfuse.chem.MoleculeStream;
-import io.molfuse.chem.Vocabulary;
 import io.molfuse.models.ModelConfig;
 import io.molfuse.models.MolecularVae;
 import io.molfuse.models.VaeCheckpoint;
@@ -28,12 +25,12 @@ import picocli.CommandLine.Mixin;
     })
 final class TrainCommand implements Callable<Integer> {
   private static final String DEFAULT_OUTPUT = "molfuse-run";
-  private static final String BUNDLED = "moses-25k";
 
   /** What the run on the bundled molecules has of the quick preset, whatever its size. */
   private static final List<String> LIMIT = List.of("training", "max_minutes");
 
   private final Console console;
+  private final DataSource source;
   private final Predicate<TrainingState> pause;
 
   @Mixin private TrainOptions options;
@@ -47,6 +44,7 @@ final class TrainCommand implements Callable<Integer> {
   /** Trains as long as a search wants. */
   TrainCommand(Console console, Predicate<TrainingState> pause) {
     this.console = console;
+    source = new DataSource(console);
     this.pause = pause;
   }
 
@@ -124,7 +122,7 @@ final class TrainCommand implements Callable<Integer> {
     int longest = longest(name, overrides);
     boolean chosen = name != null || overrides.has("data.access");
     Configuration.Access access = name == null ? data.access() : accessOf(overrides.over(Preset.settings(name)));
-    TrainingData dataset = chosen ? load(data, access, longest, null) : loadBySize(data, longest);
+    TrainingData dataset = chosen ? source.load(data, access, longest, null) : source.bySize(data, longest);
     if (name == null) {
       name = Preset.forData(dataset.size());
     }
@@ -234,7 +232,7 @@ final class TrainCommand implements Callable<Integer> {
     overrides.checkResumable();
     try (VaeCheckpoint.Loaded loaded = checkpoint.load(deviceType)) {
       Configuration.Data data = configuration.data();
-      TrainingData dataset = load(data, data.access(), loaded.model().config().decoder().maxLength(), loaded.vocabulary());
+      TrainingData dataset = source.load(data, data.access(), loaded.model().config().decoder().maxLength(), loaded.vocabulary());
       requireSameConditions(configuration, loaded.model().config(), file);
       requireSameData(configuration, started, dataset);
       RunSettings settings = new RunSettings(started.molecules(), dataset.fingerprint());
@@ -319,41 +317,5 @@ final class TrainCommand implements Callable<Integer> {
 
   private static Configuration.Access accessOf(Setting setting) {
     return SettingBinder.part(Configuration.Data.class, Configuration.class, setting, "data").access();
-  }
-
-  /** Keeps the molecules in memory if the preset for so many does; those for more read them again. */
-  private TrainingData loadBySize(Configuration.Data from, int maxLength) {
-    Path file = Path.of(from.path());
-    console.say("reading    %s", file);
-    MoleculeDataset some = MoleculeDataset.load(file, options(from, maxLength, null).limit(Preset.MEDIUM_DATA));
-    if (some.size() < Preset.MEDIUM_DATA) {
-      return reported(new TrainingData.InMemory(some));
-    }
-    return reported(new TrainingData.Streamed(MoleculeStream.open(file, options(from, maxLength, null))));
-  }
-
-  private TrainingData load(Configuration.Data from, Configuration.Access access, int maxLength, Vocabulary vocabulary) {
-    Path data = from.path() == null ? null : Path.of(from.path());
-    MoleculeDataset.Options how = options(from, maxLength, vocabulary);
-    console.say("reading    %s", data == null ? "the bundled molecules (" + BUNDLED + ")" : data);
-    if (access == Configuration.Access.STREAMING) {
-      return reported(new TrainingData.Streamed(data == null ? MoleculeStream.bundled(BUNDLED, how) : MoleculeStream.open(data, how)));
-    }
-    return reported(new TrainingData.InMemory(data == null ? MoleculeDataset.bundled(BUNDLED, how) : MoleculeDataset.load(data, how)));
-  }
-
-  private static MoleculeDataset.Options options(Configuration.Data from, int maxLength, Vocabulary vocabulary) {
-    MoleculeDataset.Options how = new MoleculeDataset.Options().maxLength(maxLength).maxVocab(from.maxVocabulary());
-    if (from.workers() > 0) {
-      how.threads(from.workers());
-    }
-    return vocabulary == null ? how : how.vocabulary(vocabulary);
-  }
-
-  private TrainingData reported(TrainingData dataset) {
-    if (dataset.report().total() > 0) {
-      console.say("%s", dataset.report());
-    }
-    return dataset;
   }
 }

@@ -10,8 +10,9 @@ import picocli.CommandLine.Option;
 final class TrainOptions {
   @Option(
       names = "--data",
-      paramLabel = "FILE",
-      description = "SMILES file, one molecule a line, optionally gzipped (default: the bundled 25,000 molecules).")
+      paramLabel = "PATH",
+      description =
+          "SMILES file, one molecule a line, optionally gzipped, or a folder that prepare wrote (default: the bundled 25,000 molecules).")
   Path data;
 
   @Option(

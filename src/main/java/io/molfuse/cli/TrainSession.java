@@ -42,11 +42,6 @@ import org.bytedeco.pytorch.Tensor;
 /** One sitting of a training run: shows what it does, trains, saves, and tries the model out. */
 @SuppressWarnings("try") // A scope does its work by being open.
 final class TrainSession {
-  /** Share of the molecules kept for validation, of data sets that have a hundred or more. */
-  private static final double VALIDATION_SHARE = 0.02;
-
-  private static final int SMALLEST_TO_SPLIT = 100;
-  private static final int MAX_VALIDATION = 1000;
   private static final int EXAMPLES = 5;
 
   /** Folder of the curves, in the run's. */
@@ -96,7 +91,7 @@ final class TrainSession {
   }
 
   int run() {
-    TrainingData.Parts parts = parts();
+    TrainingData.Parts parts = data.parts(configuration);
     RunReport report = new RunReport(run.directory(), configuration).data(data, parts);
     describe(parts);
     conditions(parts);
@@ -104,8 +99,8 @@ final class TrainSession {
     try (Device device = model.device();
         PerformanceMonitor monitor = configuration.training().monitor() ? PerformanceMonitor.of(device) : PerformanceMonitor.off();
         StagingRing ring = new StagingRing(device, workers() + 1).monitor(monitor);
-        DataLoader<StagedBatch> batches = threads(parts.trainBatches(configuration, ring));
-        DataLoader<StagedBatch> validation = parts.validation() == 0 ? null : threads(parts.validationBatches(configuration, ring));
+        DataLoader<StagedBatch> batches = threads(parts.train().shuffled(configuration, ring));
+        DataLoader<StagedBatch> validation = parts.validation().size() == 0 ? null : threads(parts.validation().inOrder(configuration, ring));
         EarlyStopping stopping = earlyStopping(validation);
         TensorBoardListener board = new TensorBoardListener(run.directory().resolve(CURVES), configuration);
         StepDisplay display = StepDisplay.choose(console);
@@ -164,7 +159,7 @@ final class TrainSession {
     }
     if (resumedFrom == null) {
       try {
-        model.statistics(parts.statistics(configuration));
+        model.statistics(parts.train().statistics(configuration));
       } catch (IllegalArgumentException e) {
         throw new FailureException("cannot train with model.condition.properties: " + e.getMessage());
       }
@@ -272,6 +267,7 @@ final class TrainSession {
   /** Trains so that Ctrl-C ends the current step and saves, and that what fails is reported, too. */
   private Trainer.Result train(Trainer<StagedBatch> trainer, Device device, RunReport report) {
     Runnable before = Shutdown.stopBy(trainer::requestStop);
+    Molfuse.setFused(configuration.training().fused());
     try (JsonLinesListener history = JsonLinesListener.append(run.directory().resolve(RunHistory.FILE))) {
       return trainer.listener(history.readings(() -> memory(device))).run();
     } catch (IOException e) {
@@ -280,6 +276,7 @@ final class TrainSession {
       write(report);
       throw e;
     } finally {
+      Molfuse.setFused(true);
       Shutdown.stopBy(before);
     }
   }
@@ -304,19 +301,12 @@ final class TrainSession {
     }
   }
 
-  private TrainingData.Parts parts() {
-    TrainingData.Parts parts =
-        data.parts(data.size() < SMALLEST_TO_SPLIT ? 0 : Math.min(VALIDATION_SHARE, (double) MAX_VALIDATION / data.size()));
-    // Copies of one molecule are all on one side.
-    return parts.train() == 0 ? data.parts(0) : parts;
-  }
-
   private void describe(TrainingData.Parts parts) {
     ModelConfig config = model.config();
     Capabilities machine = Molfuse.capabilities();
     console.say(
         "molecules  %,d for training, %,d for validation; vocabulary of %d tokens",
-        parts.train(), parts.validation(), model.vocabularySize());
+        parts.train().size(), parts.validation().size(), model.vocabularySize());
     console.say(
         "model      %s: %.1f million parameters; encoder %d layers of %d, latent %d, decoder %d layers of %d",
         configuration.preset(),
@@ -370,7 +360,7 @@ final class TrainSession {
         new Generator(model, data.vocabulary())
             .sample(samples, GenerationOptions.seeded(configuration.training().seed()));
     GenerationMetrics metrics =
-        GenerationMetrics.ofSelfies(selfies, Selfies.standard(), parts.known());
+        GenerationMetrics.ofSelfies(selfies, Selfies.standard(), parts.train().known());
     write(report.generated(metrics));
     if (json) {
       console.json(finishedLine(result, metrics));

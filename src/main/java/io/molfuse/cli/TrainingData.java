@@ -5,43 +5,58 @@ import io.molfuse.chem.BadRecordReport;
 import io.molfuse.chem.KnownMolecules;
 import io.molfuse.chem.MolecularProperty;
 import io.molfuse.chem.MoleculeDataset;
+import io.molfuse.chem.MoleculeRecords;
 import io.molfuse.chem.MoleculeStream;
 import io.molfuse.chem.PropertyFunction;
 import io.molfuse.chem.PropertyStatistics;
 import io.molfuse.chem.PropertyTable;
+import io.molfuse.chem.RecordStream;
+import io.molfuse.chem.StoredMolecule;
 import io.molfuse.chem.Vocabulary;
 import io.molfuse.models.MoleculeBatches;
+import io.molfuse.models.RecordBatches;
 import io.molfuse.models.StagedBatch;
 import io.molfuse.train.DataLoader;
 import io.molfuse.train.StagingRing;
 import java.util.BitSet;
 import java.util.List;
 
-/** The molecules of a run, in memory or read again each epoch. */
+/** The molecules of a run: in memory, read again each epoch, or prepared. */
 interface TrainingData {
-  /** Molecules of a file that is not kept in memory from which its properties are estimated. */
+  /** Molecules that are not kept in memory from which properties are estimated. */
   int MOST_FOR_STATISTICS = 100_000;
 
-  /** Parted in those to train on and those to validate with. */
-  interface Parts {
-    int train();
+  /** Molecules to validate with, at most. */
+  int MOST_FOR_VALIDATION = 1000;
 
-    /** How many to validate with; may be 0. */
-    int validation();
+  /** Share of the molecules to validate with, of data sets that have enough. */
+  double VALIDATION_SHARE = 0.02;
 
-    /** Batches to train on, each epoch in an order of its own. */
-    DataLoader.Builder<StagedBatch> trainBatches(Configuration configuration, StagingRing ring);
+  /** Of fewer molecules none are kept for validation. */
+  int SMALLEST_TO_SPLIT = 100;
 
-    /** Batches to validate with, if there are any. */
-    DataLoader.Builder<StagedBatch> validationBatches(Configuration configuration, StagingRing ring);
+  /** Molecules to train on. */
+  interface Molecules {
+    int size();
 
-    /** The molecules to train on. */
+    /** Each epoch in an order of its own. */
+    DataLoader.Builder<StagedBatch> shuffled(Configuration configuration, StagingRing ring);
+
     KnownMolecules known();
 
-    /** How the properties that the model is conditioned on are distributed over the molecules to train on; none without conditions. */
+    /** How the properties that the model is conditioned on are distributed; none without conditions. */
     List<PropertyStatistics> statistics(Configuration configuration);
   }
 
+  /**
+   * The two sides of a run.
+   *
+   * @param train to train on
+   * @param validation to validate with; may be none
+   */
+  record Parts(Molecules train, Loaded validation) {}
+
+  /** Number of molecules that preset and steps go by. */
   int size();
 
   Vocabulary vocabulary();
@@ -52,8 +67,12 @@ interface TrainingData {
 
   TrainingData shortened(int maxLength);
 
-  /** A share of 0 keeps all for training. */
-  Parts parts(double validationShare);
+  Parts parts(Configuration configuration);
+
+  /** The share of molecules that the hash takes for validation. */
+  private static double share(int size) {
+    return size < SMALLEST_TO_SPLIT ? 0 : Math.min(VALIDATION_SHARE, (double) MOST_FOR_VALIDATION / size);
+  }
 
   /** Molecules in memory. */
   record InMemory(MoleculeDataset molecules) implements TrainingData {
@@ -83,51 +102,14 @@ interface TrainingData {
     }
 
     @Override
-    public Parts parts(double validationShare) {
-      MoleculeDataset.Split split = molecules.splitByHash(validationShare);
-      return new Parts() {
-        private PropertyTable properties;
-
-        private PropertyTable properties(Configuration configuration) {
-          if (properties == null) {
-            properties = table(molecules, configuration);
-          }
-          return properties;
-        }
-
-        @Override
-        public int train() {
-          return split.train().length;
-        }
-
-        @Override
-        public int validation() {
-          return split.validation().length;
-        }
-
-        @Override
-        public DataLoader.Builder<StagedBatch> trainBatches(Configuration configuration, StagingRing ring) {
-          TrainingSettings training = configuration.training();
-          return MoleculeBatches.staged(
-              molecules, properties(configuration), split.train(), training.batchSize(), true, training.seed(), ring);
-        }
-
-        @Override
-        public DataLoader.Builder<StagedBatch> validationBatches(Configuration configuration, StagingRing ring) {
-          return inOrder(molecules, properties(configuration), split.validation(), configuration, ring);
-        }
-
-        @Override
-        public KnownMolecules known() {
-          return KnownMolecules.of(molecules, split.train());
-        }
-
-        @Override
-        public List<PropertyStatistics> statistics(Configuration configuration) {
-          PropertyTable table = properties(configuration);
-          return table == null ? List.of() : table.statistics(split.train());
-        }
-      };
+    public Parts parts(Configuration configuration) {
+      MoleculeDataset.Split split = molecules.splitByHash(share(size()));
+      if (split.train().length == 0) {
+        // Copies of one molecule are all on one side.
+        split = molecules.splitByHash(0);
+      }
+      Table table = new Table(molecules);
+      return new Parts(new Loaded(table, split.train()), new Loaded(table, split.validation()));
     }
   }
 
@@ -159,80 +141,217 @@ interface TrainingData {
     }
 
     @Override
-    public Parts parts(double validationShare) {
-      BitSet validation = molecules.validationByHash(validationShare);
-      BitSet train = new BitSet();
-      train.set(0, molecules.size());
-      train.andNot(validation);
-      return new Parts() {
-        @Override
-        public int train() {
-          return train.cardinality();
-        }
-
-        @Override
-        public int validation() {
-          return validation.cardinality();
-        }
-
-        @Override
-        public DataLoader.Builder<StagedBatch> trainBatches(Configuration configuration, StagingRing ring) {
-          TrainingSettings training = configuration.training();
-          return MoleculeBatches.streamed(
-              molecules,
-              configuration.model().condition().properties(),
-              PropertyFunction.standard(),
-              train,
-              training.batchSize(),
-              configuration.data().shuffleBuffer(),
-              training.seed(),
-              ring);
-        }
-
-        @Override
-        public DataLoader.Builder<StagedBatch> validationBatches(Configuration configuration, StagingRing ring) {
-          MoleculeDataset loaded = molecules.load(validation);
-          return inOrder(loaded, table(loaded, configuration), loaded.entries(), configuration, ring);
-        }
-
-        @Override
-        public KnownMolecules known() {
-          return molecules.known(train);
-        }
-
-        @Override
-        public List<PropertyStatistics> statistics(Configuration configuration) {
-          if (!configuration.model().condition().any()) {
-            return List.of();
-          }
-          MoleculeDataset some = molecules.load(some(train, MOST_FOR_STATISTICS));
-          return table(some, configuration).statistics(some.entries());
-        }
-      };
-    }
-  }
-
-  /** At most so many of the entries, evenly spread: files are often sorted. */
-  private static BitSet some(BitSet entries, int most) {
-    int size = entries.cardinality();
-    BitSet chosen = new BitSet();
-    long place = 0;
-    for (int entry = entries.nextSetBit(0); entry >= 0; entry = entries.nextSetBit(entry + 1), place++) {
-      if (size <= most || place * most / size != (place + 1) * most / size) {
-        chosen.set(entry);
+    public Parts parts(Configuration configuration) {
+      BitSet validation = molecules.validationByHash(share(size()));
+      if (validation.cardinality() == size()) {
+        validation.clear();
       }
+      BitSet train = new BitSet();
+      train.set(0, size());
+      train.andNot(validation);
+      return new Parts(new Lines(molecules, train), validation.isEmpty() ? Loaded.NONE : Loaded.all(molecules.load(validation)));
     }
-    return chosen;
   }
 
-  /** Null without conditions. */
-  private static PropertyTable table(MoleculeDataset molecules, Configuration configuration) {
-    List<MolecularProperty> properties = configuration.model().condition().properties();
-    return properties.isEmpty() ? null : PropertyTable.of(molecules, properties, PropertyFunction.standard(), configuration.data().threads());
+  /** A folder that prepare wrote, with the validation molecules that it has. */
+  record Prepared(MoleculeRecords train, MoleculeRecords validation) implements TrainingData {
+    @Override
+    public int size() {
+      return Math.toIntExact(train.size());
+    }
+
+    @Override
+    public Vocabulary vocabulary() {
+      return train.vocabulary();
+    }
+
+    @Override
+    public BadRecordReport report() {
+      return BadRecordReport.of(train.report(), validation.report());
+    }
+
+    @Override
+    public String fingerprint() {
+      return train.fingerprint();
+    }
+
+    @Override
+    public TrainingData shortened(int maxLength) {
+      return new Prepared(train.shortened(maxLength), validation.shortened(maxLength));
+    }
+
+    @Override
+    public Parts parts(Configuration configuration) {
+      boolean streaming = configuration.data().access() == Configuration.Access.STREAMING;
+      Molecules trained = streaming ? new Records(train) : Loaded.all(train.inMemory());
+      // They are in the order of their hashes, so the first ones are as good as any.
+      return new Parts(trained, validation.size() == 0 ? Loaded.NONE : Loaded.all(validation.inMemory(MOST_FOR_VALIDATION)));
+    }
   }
 
-  private static DataLoader.Builder<StagedBatch> inOrder(
-      MoleculeDataset molecules, PropertyTable properties, int[] entries, Configuration configuration, StagingRing ring) {
-    return MoleculeBatches.staged(molecules, properties, entries, configuration.training().batchSize(), false, 0, ring);
+  /** Properties of molecules in memory, computed when they are first asked for. Not thread-safe. */
+  final class Table {
+    private final MoleculeDataset molecules;
+    private PropertyTable properties;
+
+    Table(MoleculeDataset molecules) {
+      this.molecules = molecules;
+    }
+
+    /** Null without conditions. */
+    PropertyTable of(Configuration configuration) {
+      List<MolecularProperty> wanted = configuration.model().condition().properties();
+      if (properties == null && !wanted.isEmpty()) {
+        properties = PropertyTable.of(molecules, wanted, PropertyFunction.standard(), configuration.data().threads());
+      }
+      return properties;
+    }
+  }
+
+  /**
+   * Molecules in memory.
+   *
+   * @param table their data set and its properties
+   * @param entries which of the data set
+   */
+  record Loaded(Table table, int[] entries) implements Molecules {
+    static final Loaded NONE = new Loaded(null, new int[0]);
+
+    /** The data set that the entries are of. */
+    MoleculeDataset molecules() {
+      return table.molecules;
+    }
+
+    static Loaded all(MoleculeDataset molecules) {
+      return new Loaded(new Table(molecules), molecules.entries());
+    }
+
+    @Override
+    public int size() {
+      return entries.length;
+    }
+
+    @Override
+    public DataLoader.Builder<StagedBatch> shuffled(Configuration configuration, StagingRing ring) {
+      return batches(configuration, true, ring);
+    }
+
+    /** Always in the same order. */
+    DataLoader.Builder<StagedBatch> inOrder(Configuration configuration, StagingRing ring) {
+      return batches(configuration, false, ring);
+    }
+
+    private DataLoader.Builder<StagedBatch> batches(Configuration configuration, boolean shuffle, StagingRing ring) {
+      TrainingSettings training = configuration.training();
+      return MoleculeBatches.staged(
+          table.molecules, table.of(configuration), entries, training.batchSize(), shuffle, training.seed(), ring);
+    }
+
+    @Override
+    public KnownMolecules known() {
+      return KnownMolecules.of(table.molecules, entries);
+    }
+
+    @Override
+    public List<PropertyStatistics> statistics(Configuration configuration) {
+      PropertyTable properties = table.of(configuration);
+      return properties == null ? List.of() : properties.statistics(entries);
+    }
+  }
+
+  /**
+   * Lines of a file that are read and parsed each epoch.
+   *
+   * @param molecules the file's
+   * @param entries which of them
+   */
+  record Lines(MoleculeStream molecules, BitSet entries) implements Molecules {
+    @Override
+    public int size() {
+      return entries.cardinality();
+    }
+
+    @Override
+    public DataLoader.Builder<StagedBatch> shuffled(Configuration configuration, StagingRing ring) {
+      TrainingSettings training = configuration.training();
+      return MoleculeBatches.streamed(
+          molecules,
+          configuration.model().condition().properties(),
+          PropertyFunction.standard(),
+          entries,
+          training.batchSize(),
+          configuration.data().shuffleBuffer(),
+          training.seed(),
+          ring);
+    }
+
+    @Override
+    public KnownMolecules known() {
+      return molecules.known(entries);
+    }
+
+    @Override
+    public List<PropertyStatistics> statistics(Configuration configuration) {
+      return configuration.model().condition().any()
+          ? Loaded.all(molecules.load(some())).statistics(configuration)
+          : List.of();
+    }
+
+    /** Evenly spread: files are often sorted. */
+    private BitSet some() {
+      int size = size();
+      BitSet chosen = new BitSet();
+      long place = 0;
+      for (int entry = entries.nextSetBit(0); entry >= 0; entry = entries.nextSetBit(entry + 1), place++) {
+        if (size <= MOST_FOR_STATISTICS || place * MOST_FOR_STATISTICS / size != (place + 1) * MOST_FOR_STATISTICS / size) {
+          chosen.set(entry);
+        }
+      }
+      return chosen;
+    }
+  }
+
+  /**
+   * Records that are read each epoch.
+   *
+   * @param molecules the records
+   */
+  record Records(MoleculeRecords molecules) implements Molecules {
+    @Override
+    public int size() {
+      return Math.toIntExact(molecules.size());
+    }
+
+    @Override
+    public DataLoader.Builder<StagedBatch> shuffled(Configuration configuration, StagingRing ring) {
+      TrainingSettings training = configuration.training();
+      return RecordBatches.staged(
+          molecules,
+          configuration.model().condition().properties(),
+          PropertyFunction.standard(),
+          training.batchSize(),
+          configuration.data().shuffleBuffer(),
+          training.seed(),
+          ring);
+    }
+
+    @Override
+    public KnownMolecules known() {
+      KnownMolecules known = new KnownMolecules(size());
+      try (RecordStream stream = molecules.stream()) {
+        for (StoredMolecule molecule = stream.next(); molecule != null; molecule = stream.next()) {
+          known.add(molecule.smiles());
+        }
+      }
+      return known;
+    }
+
+    /** Of the first ones: they are in the order of their hashes. */
+    @Override
+    public List<PropertyStatistics> statistics(Configuration configuration) {
+      return configuration.model().condition().any()
+          ? Loaded.all(molecules.inMemory(MOST_FOR_STATISTICS)).statistics(configuration)
+          : List.of();
+    }
   }
 }

@@ -31,6 +31,7 @@ import java.util.Map;
  * @param kl how the term counts besides
  * @param precision arithmetic
  * @param checkpointing whether the encoder's layers are computed again in backward
+ * @param fused whether the fused operators compute, or chains of libtorch's own
  * @param seed decides initialisation, order and dropout
  * @param logEvery steps between reports, 0 to choose
  * @param checkpointMinutes time between checkpoints, 0 for one after each epoch
@@ -56,6 +57,7 @@ record TrainingSettings(
     @JsonProperty(value = "kl", required = true) Kl kl,
     @JsonProperty(value = "precision", required = true) Precision precision,
     @JsonProperty(value = "gradient_checkpointing", required = true) boolean checkpointing,
+    @JsonProperty(value = "fused", required = true) boolean fused,
     @JsonProperty(value = "seed", required = true) long seed,
     @JsonProperty(value = "log_every", required = true) int logEvery,
     @JsonProperty(value = "checkpoint_minutes", required = true) double checkpointMinutes,

@@ -199,7 +199,8 @@ public final class MoleculeBatches implements BatchSource<GraphBatch> {
     return batch -> dataset.collate(batch.stream().mapToInt(Integer::intValue).toArray());
   }
 
-  private static <S> Collate<S, StagedBatch> staging(StagingRing ring, Collate<S, GraphBatch> collate) {
+  /** Batches that are sent to a device by the thread that makes them. */
+  static <S> Collate<S, StagedBatch> staging(StagingRing ring, Collate<S, GraphBatch> collate) {
     Collate<S, Transfer> staged = ring.staging(collate, (batches, slot) -> VaeBatch.stage(batches.get(0), slot));
     return samples -> new StagedBatch(staged.collate(samples), samples.size());
   }

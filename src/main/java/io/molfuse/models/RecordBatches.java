@@ -2,16 +2,22 @@
 package io.molfuse.models;
 
 import io.molfuse.chem.GraphBatch;
+import io.molfuse.chem.MolecularProperty;
 import io.molfuse.chem.MoleculeRecords;
+import io.molfuse.chem.PropertyFunction;
+import io.molfuse.chem.PropertyTable;
 import io.molfuse.chem.RecordStream;
 import io.molfuse.chem.StoredMolecule;
+import io.molfuse.train.Collate;
 import io.molfuse.train.DataLoader;
 import io.molfuse.train.IndexedDataset;
 import io.molfuse.train.SampleStream;
 import io.molfuse.train.Sampler;
 import io.molfuse.train.Seeds;
+import io.molfuse.train.StagingRing;
 import io.molfuse.train.StreamingDataset;
 import java.io.IOException;
+import java.util.List;
 
 /**
  * Batches of prepared molecules, with every molecule exactly once an epoch whatever the number of threads. Molecules that fit in memory are
@@ -90,6 +96,38 @@ public final class RecordBatches {
   public static DataLoader.Builder<GraphBatch> streamingLoader(MoleculeRecords records, int batchSize, int buffer, long seed) {
     return DataLoader.<StoredMolecule, GraphBatch>of(streaming(records, seed).shuffled(buffer, seed), records::collate)
         .batchSize(batchSize);
+  }
+
+  /**
+   * A loader that reads as {@link #streamingLoader} does, adds the molecules' properties, which it computes each time, and sends the
+   * batches to a device.
+   *
+   * @param records the molecules
+   * @param properties which; may be none
+   * @param function computes them
+   * @param batchSize molecules of a batch; the last of an epoch may have fewer
+   * @param buffer molecules to draw from, at least 1
+   * @param seed decides the orders
+   * @param ring leads to the device; must stay open as long as the loader
+   * @return settings, to which threads and prefetch can be added
+   */
+  public static DataLoader.Builder<StagedBatch> staged(
+      MoleculeRecords records,
+      List<MolecularProperty> properties,
+      PropertyFunction function,
+      int batchSize,
+      int buffer,
+      long seed,
+      StagingRing ring) {
+    function.require(properties);
+    Collate<StoredMolecule, GraphBatch> collate =
+        molecules -> {
+          GraphBatch batch = records.collate(molecules);
+          return properties.isEmpty()
+              ? batch
+              : batch.with(PropertyTable.rows(molecules.stream().map(StoredMolecule::smiles).toList(), properties, function));
+        };
+    return DataLoader.of(streaming(records, seed).shuffled(buffer, seed), MoleculeBatches.staging(ring, collate)).batchSize(batchSize);
   }
 
   /** Each epoch opens the files anew. */

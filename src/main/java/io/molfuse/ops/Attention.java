@@ -211,7 +211,7 @@ public final class Attention {
     if (options.keyLengths != null) {
       index("key_lengths", options.keyLengths, "[B]", 1);
     }
-    return Native.attention(query, key, value, options);
+    return Unfused.on() ? Unfused.attention(query, key, value, options) : Native.attention(query, key, value, options);
   }
 
   /**

@@ -148,7 +148,7 @@ public final class EncoderEpilogue {
   public static Tensor apply(Tensor input, Options options) {
     floating("input", input, "[V,C]", 2);
     Checks.notNull("options", options);
-    return Native.encoderEpilogue(input, options);
+    return Unfused.on() ? Unfused.encoderEpilogue(input, options) : Native.encoderEpilogue(input, options);
   }
 
   /**
@@ -168,6 +168,10 @@ public final class EncoderEpilogue {
     Checks.notNull("options", options);
     if (columnOffset < 0) {
       throw new IllegalArgumentException("column_offset: expected at least 0, got " + columnOffset);
+    }
+    if (Unfused.on()) {
+      Tensor features = Unfused.encoderEpilogue(input, options);
+      return new Result(features, Unfused.latentConcatInto(pooled, columnOffset, features, graphPtr));
     }
     Tensor[] results = Native.encoderEpilogueInto(pooled, columnOffset, graphPtr, input, options);
     return new Result(results[0], results[1]);

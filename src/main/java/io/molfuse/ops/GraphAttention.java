@@ -139,6 +139,8 @@ public final class GraphAttention {
     floating("value", value, "[V,H,C]", 3);
     Checks.notNull("graph", graph);
     Checks.notNull("options", options);
-    return Native.graphAttention(query, key, value, graph, options);
+    return Unfused.on()
+        ? Unfused.graphAttention(query, key, value, graph, options)
+        : Native.graphAttention(query, key, value, graph, options);
   }
 }

@@ -49,7 +49,7 @@ public final class LatentConcat {
   public static Tensor apply(TensorVector layers, Tensor graphPtr) {
     checkNotEmpty("layers", layers);
     index("graph_ptr", graphPtr, "[B+1]", 1);
-    return Native.latentConcat(layers, graphPtr);
+    return Unfused.on() ? Unfused.latentConcat(layers, graphPtr) : Native.latentConcat(layers, graphPtr);
   }
 
   /**
@@ -69,7 +69,9 @@ public final class LatentConcat {
     if (columnOffset < 0) {
       throw new IllegalArgumentException("column_offset: expected at least 0, got " + columnOffset);
     }
-    return Native.latentConcatInto(out, columnOffset, nodes, graphPtr);
+    return Unfused.on()
+        ? Unfused.latentConcatInto(out, columnOffset, nodes, graphPtr)
+        : Native.latentConcatInto(out, columnOffset, nodes, graphPtr);
   }
 
   /**
@@ -93,7 +95,7 @@ public final class LatentConcat {
    */
   public static Tensor pooled(TensorVector pooled) {
     checkNotEmpty("pooled", pooled);
-    return Native.latentConcatPooled(pooled);
+    return Unfused.on() ? Unfused.latentConcatPooled(pooled) : Native.latentConcatPooled(pooled);
   }
 
   private static void checkAll(String name, List<Tensor> tensors, String shape) {

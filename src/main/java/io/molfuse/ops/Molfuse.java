@@ -117,4 +117,15 @@ public final class Molfuse {
   public static void setAttentionBackend(String backend) {
     Native.setAttentionBackend(Checks.notNull("backend", backend));
   }
+
+  /**
+   * Lets the operators of this package compute with chains of libtorch's own operators, forward and backward, to see what fusing brings
+   * or whether a kernel is the cause of a difference. In all later calls of the process, but for packed and cached attention and the
+   * optimizer's operators, which have no such chain. Dropout and noise then come from libtorch's default generator, whatever seeds say.
+   *
+   * @param fused false for chains; true, as at the start, for this library's kernels
+   */
+  public static void setFused(boolean fused) {
+    Unfused.set(!fused);
+  }
 }

@@ -61,6 +61,6 @@ public final class Reparameterize {
   private static Tensor draw(Tensor mean, Tensor logVar, Long seed, long offset) {
     floating("mean", mean, "[B,L]", 2);
     floating("log_var", logVar, "[B,L]", 2);
-    return Native.reparameterize(mean, logVar, seed, offset);
+    return Unfused.on() ? Unfused.reparameterize(mean, logVar) : Native.reparameterize(mean, logVar, seed, offset);
   }
 }

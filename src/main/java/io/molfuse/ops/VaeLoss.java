@@ -192,7 +192,11 @@ public final class VaeLoss {
     Checks.notNull("options", options);
     floating("logits", logits, options.classSecond ? "[B,K,T]" : "[B,T,K]", 3);
     checkCommon(targets, mean, logVar);
-    return new Result(options.reduction, Native.vaeLoss(logits, targets, mean, logVar, options));
+    return new Result(
+        options.reduction,
+        Unfused.on()
+            ? Unfused.vaeLoss(logits, targets, mean, logVar, options)
+            : Native.vaeLoss(logits, targets, mean, logVar, options));
   }
 
   /**
@@ -228,7 +232,10 @@ public final class VaeLoss {
               + ": expected false for the linear form, which stores no logits, got true");
     }
     return new Result(
-        options.reduction, Native.linearVaeLoss(hidden, weight, weightBias, targets, mean, logVar, options));
+        options.reduction,
+        Unfused.on()
+            ? Unfused.linearVaeLoss(hidden, weight, weightBias, targets, mean, logVar, options)
+            : Native.linearVaeLoss(hidden, weight, weightBias, targets, mean, logVar, options));
   }
 
   private static void checkCommon(Tensor targets, Tensor mean, Tensor logVar) {

@@ -4,8 +4,11 @@ package io.molfuse.chem;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.Random;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -45,12 +48,33 @@ class VocabularyTest {
   }
 
   @Test
-  void cachedSequencesAreNotShared() {
-    vocabulary.encode("[C]", 9)[1] = 77;
-    assertThat(vocabulary.encode("[C]", 9)).containsExactly(1, 4, 2);
-    // More strings than the cache holds.
-    for (int i = 0; i < 10_000; i++) {
-      assertThat(vocabulary.encode("[C][" + i + "C]", 9)).containsExactly(1, 4, 3, 2);
+  void encodesWhatSplitGives() {
+    Random random = new Random(1);
+    String characters = "[[[[]]]].COHx";
+    for (int i = 0; i < 20_000; i++) {
+      StringBuilder text = new StringBuilder();
+      for (int n = random.nextInt(30); n > 0; n--) {
+        text.append(random.nextInt(3) == 0 ? "[C]" : String.valueOf(characters.charAt(random.nextInt(characters.length()))));
+      }
+      String selfies = text.toString();
+      List<String> symbols;
+      try {
+        symbols = Selfies.split(selfies);
+      } catch (SelfiesException e) {
+        assertThatThrownBy(() -> vocabulary.encode(selfies, 99)).isInstanceOf(SelfiesException.class).hasMessage(e.getMessage());
+        continue;
+      }
+      int[] expected =
+          IntStream.concat(
+                  IntStream.concat(IntStream.of(1), symbols.stream().mapToInt(vocabulary::id)), IntStream.of(2))
+              .toArray();
+      assertThat(vocabulary.encode(selfies, 99)).as(selfies).containsExactly(expected);
+      int most = 2 + random.nextInt(5);
+      if (expected.length > most) {
+        expected = Arrays.copyOf(expected, most);
+        expected[most - 1] = 2;
+      }
+      assertThat(vocabulary.encode(selfies, most)).as(selfies).containsExactly(expected);
     }
   }
 

@@ -158,7 +158,7 @@ class EvaluateTest {
     assertThat(valid).allMatch(smiles -> Chemistry.canonical(smiles).equals(smiles));
     assertThat(figures.path("uniqueness").asDouble()).isEqualTo((double) valid.stream().distinct().count() / valid.size());
     assertThat(figures.path("novelty").isNumber()).isTrue();
-    assertThat(figures.path("heavy_atoms_mean").asDouble()).isPositive();
+    assertThat(figures.path("weight_mean").asDouble()).isPositive();
     isPicture(folder.resolve("generation.svg"));
   }
 

@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.within;
 
 import io.molfuse.chem.MoleculeDataset;
 import io.molfuse.chem.Vocabulary;
+import io.molfuse.ops.Molfuse;
 import io.molfuse.ops.VaeLoss;
 import io.molfuse.train.AdamW;
 import io.molfuse.train.Checkpointing;
@@ -289,5 +290,49 @@ class MolecularVaeTest {
             assertThat(found[i]).as("%s[%d]", name, i).isCloseTo(expected[i], within(2e-5f * (1 + Math.abs(expected[i]))));
           }
         });
+  }
+
+  /** The whole model on libtorch's operators: loss and gradients without dropout and noise, which they draw otherwise. */
+  @Test
+  void chainsOfLibtorchsOperatorsGiveTheSameLossAndGradients() {
+    Map<String, float[]> fused = evaluated();
+    Molfuse.setFused(false);
+    Map<String, float[]> chains;
+    try {
+      chains = evaluated();
+    } finally {
+      Molfuse.setFused(true);
+    }
+    assertThat(chains.keySet()).isEqualTo(fused.keySet()).hasSizeGreaterThan(20);
+    fused.forEach(
+        (name, values) -> {
+          float largest = 1e-3f;
+          for (float value : values) {
+            largest = Math.max(largest, Math.abs(value));
+          }
+          assertThat(chains.get(name)).as(name).hasSameSizeAs(values);
+          for (int i = 0; i < values.length; i++) {
+            assertThat(chains.get(name)[i]).as(name).isCloseTo(values[i], within(2e-4f * largest));
+          }
+        });
+  }
+
+  private static Map<String, float[]> evaluated() {
+    try (MolecularVae model = model(0, 1);
+        PointerScope scope = new PointerScope()) {
+      shake(model);
+      Tensor loss = model.evaluate(VaeBatch.of(drugs.collate(all())), 0.1).total();
+      loss.backward();
+      Map<String, float[]> values = new LinkedHashMap<>();
+      values.put("loss", Tensors.toFloats(loss));
+      model.parameters().parameters().forEach(
+          parameter -> {
+            Tensor gradient = parameter.tensor().grad();
+            if (gradient.defined()) {
+              values.put(parameter.name(), Tensors.toFloats(gradient));
+            }
+          });
+      return values;
+    }
   }
 }
