@@ -121,8 +121,7 @@ def check_c(options, prefix, work):
     for standard in ("c99", "c11"):
         program = work / f"classifier-{standard}"
         run(options.cc, f"-std={standard}", *STRICT, "-O2", *options.flags.split(), source / "classifier.c", "-o", program, *flags, "-lm")
-        output = run(program, env=dict(env, LD_LIBRARY_PATH=str(prefix / options.libdir)))
-    return output
+    return run(program, env=dict(env, LD_LIBRARY_PATH=str(prefix / options.libdir)))
 
 
 def main():

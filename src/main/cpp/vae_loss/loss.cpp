@@ -62,7 +62,7 @@ CheckedTargets check_loss_inputs(const LossArgs& args, bool on_device) {
   if (on_device) return checked;
   const uint64_t classes = static_cast<uint64_t>(args.classes);
   int64_t padding = 0;
-  for (int64_t b = 0; b < args.batch; ++b) {
+  for (int64_t b = 0; args.length > 0 && b < args.batch; ++b) {
     bool bad = false;
     const int64_t* row = checked.targets.data + b * checked.targets.batch;
     const int64_t step = checked.targets.token;

@@ -27,6 +27,7 @@ struct Slot {
   std::vector<int64_t> sizes;
   bool dense = false;     ///< the last dimension must have stride 1
   bool required = false;  ///< the call must fail without it, unless it is empty
+  bool distinct = false;  ///< no two elements may be one, though it is an input
   bool sizes_only = false;
   bool sole = false;      ///< the only tensor with one of its sizes: a large one is no fault there, but work
   std::function<int64_t(int64_t)> index = nullptr;  ///< of an index tensor: element n
@@ -47,6 +48,7 @@ struct Call {
   std::function<molfuse_status(const void* args, const molfuse_execution*)> run;
   std::vector<Slot> slots;
   std::vector<Number> numbers;
+  std::function<molfuse_status()> prepare = nullptr;   ///< makes inputs that must go with each other, of views without a fault
   std::function<void(Call&)> settle = nullptr;  ///< after the faults: roles that hang on a number
 
   Slot& add(const char* name, molfuse_tensor& at, Role role, int32_t dtype, std::vector<int64_t> sizes) {

@@ -107,12 +107,15 @@ Call attention(Choices& c, bool backward) {
   call.number("has_scale", a.has_scale);
   call.number("scale", a.scale);
   call.number("dropout_p", a.dropout_p);
-  operand("out", a.out, backward ? kInput : kOutput, query).required = true;
+  Slot& out = operand("out", a.out, backward ? kInput : kOutput, query);
+  out.required = out.distinct = true;
   if (!backward) {
     if (c.one_in(2)) call.add("lse", a.lse, kOutput, S, rows);
     return call;
   }
-  call.add("lse", a.lse, kInput, S, rows).required = true;
+  Slot& lse = call.add("lse", a.lse, kInput, S, rows);
+  lse.required = lse.distinct = true;
+  call.prepare = [&a] { return molfuse_attention_forward(&a, nullptr); };
   operand("grad_out", a.grad_out, kInput, query).required = true;
   if (!c.one_in(4)) operand("grad_query", a.grad_query, kOutput, query);
   if (!c.one_in(4)) operand("grad_key", a.grad_key, kOutput, key);
