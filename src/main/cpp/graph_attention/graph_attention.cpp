@@ -72,6 +72,9 @@ GraphProblem check_problem(const molfuse_graph_attention_args& args) {
   p.heads = args.query.size[1];
   p.channels = args.query.size[2];
   if (p.channels < 1) invalid("query: expected at least one channel, got %s", shape_text(args.query).c_str());
+  // Before anything is copied: a size that only one of the three has may not be that of memory which is there.
+  check_shape("key", args.key, {args.query.size[0], p.heads, p.channels});
+  check_shape("value", args.value, {args.query.size[0], p.heads, p.channels});
   if (args.has_scale != 0) check_finite("scale", args.scale, p.dtype);
   p.scale = args.has_scale != 0 ? args.scale : 1.0 / std::sqrt(static_cast<double>(p.channels));
   check_probability("dropout_p", args.dropout_p);
