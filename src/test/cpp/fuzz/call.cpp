@@ -211,8 +211,10 @@ class Trial {
         const int d = static_cast<int>(c_.next(static_cast<uint64_t>(view.ndim)));
         view.size[d] = draw_absurd(c_);
         if (slot.sole && view.size[d] <= int64_t{1} << 48) view.size[d] = std::min<int64_t>(view.size[d], 65536);
-        // A larger view must lie in memory, too: in all of it, over and over, which only an output may not.
-        if (view.size[d] > 300 || (!empty && extent_of(view).count > 300000)) {
+        // A larger view must lie in memory, too: in all of it, over and over, which only an output may not. One element may have had any
+        // stride; several may not.
+        const bool far = view.size[d] > 1 && (view.stride[d] > INT32_MAX || view.stride[d] < INT32_MIN);
+        if (view.size[d] > 300 || far || (!empty && extent_of(view).count > 300000)) {
           if (slot.role == Role::output || slot.role == Role::updated) {
             expect_.lying = true;
           } else {
